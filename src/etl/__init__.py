@@ -1,0 +1,1 @@
+"""An event pipeline: every event counts exactly once."""

@@ -1,0 +1,1 @@
+"""What the whole system agrees on: events, revenue, the HTTP contract. Pure, knows nobody."""

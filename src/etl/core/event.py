@@ -1,0 +1,281 @@
+"""The only event parser: every way into the system goes through it.
+
+An event is one JSON object on one line: `userId` (1 to 255 characters, no NUL, no lone
+surrogate), `name` (`add_revenue` or `subtract_revenue`) and `value` (a JSON number: a multiple
+of 0.000001 below 10^18 in size, judged by its exact value). Other members are kept and ignored;
+of a member given twice the last counts; `_batch` at the top level is the log's and is refused.
+
+Invariants:
+
+* `parse_line` decides. The fast decoders accept only what it accepts, and what they refuse is
+  asked of it again, so no result depends on which way a line took.
+* An amount never is a binary float.
+
+Amounts are integers of millionths everywhere behind this module.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from decimal import Context, Decimal, InvalidOperation
+from typing import Annotated, Any, Literal, NamedTuple, NoReturn
+
+import msgspec
+
+LINE_BYTES_MAX = 64 * 1024
+USER_ID_LENGTH_MAX = 255
+MILLION = 1_000_000
+AMOUNT_DIGITS_MAX = 18
+DEPTH_MAX = 64  # far below any recursion limit, so that depth is judged alike everywhere
+RESERVED_MEMBER = "_batch"
+
+_UserId = Annotated[str, msgspec.Meta(min_length=1, max_length=USER_ID_LENGTH_MAX)]
+_Name = Literal["add_revenue", "subtract_revenue"]
+_Units = Annotated[int, msgspec.Meta(gt=-(10**18), lt=10**18)]
+
+
+class Event(NamedTuple):
+    """One valid event; `amount` is what it adds to the user's revenue, in millionths."""
+
+    user_id: str
+    amount: int
+
+
+class EventError(ValueError):
+    """A line is not an event; the message is the reason, for the sender."""
+
+
+class IntegerEvent(msgspec.Struct, gc=False):
+    """The common case, decoded in C: an event whose value is written as an integer."""
+
+    userId: _UserId  # noqa: N815  the wire's name
+    name: _Name
+    value: _Units
+    reserved: msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name=RESERVED_MEMBER)
+
+
+class DecimalEvent(msgspec.Struct, gc=False):
+    """An event with any JSON number as value; only sound where no value is a string."""
+
+    userId: _UserId  # noqa: N815  the wire's name
+    name: _Name
+    value: int | Decimal
+    reserved: msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name=RESERVED_MEMBER)
+
+
+class _Number(str):
+    """The text of a JSON number, so that it is never rounded on the way."""
+
+    __slots__ = ()
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise EventError(f"{text} is not JSON")
+
+
+_loads = json.JSONDecoder(
+    parse_float=_Number, parse_int=_Number, parse_constant=_refuse_constant
+).decode
+
+
+def parse_line(line: bytes) -> Event:
+    """Read one line, without its line break, strictly.
+
+    Raises:
+        EventError: it is not an event.
+    """
+    if len(line) > LINE_BYTES_MAX:
+        raise EventError(f"event is {len(line)} bytes, the limit is {LINE_BYTES_MAX}")
+    if b"\n" in line:
+        raise EventError("event spans lines")
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        raise EventError(f"byte {error.start} is not UTF-8") from None
+    try:
+        found = _loads(text)
+    except json.JSONDecodeError as error:
+        raise EventError(f"not JSON: {error.msg.lower()} at character {error.pos}") from None
+    except RecursionError:
+        raise EventError("nested too deep") from None
+    if not isinstance(found, dict):
+        raise EventError("not a JSON object")
+    if _openers(line) > DEPTH_MAX and _deeper_than(found, DEPTH_MAX):
+        raise EventError("nested too deep")
+    return _event(found)
+
+
+def _openers(data: bytes) -> int:
+    return data.count(b"{") + data.count(b"[")
+
+
+def _deeper_than(value: dict[str, Any], levels: int) -> bool:
+    layer: list[Any] = [value]
+    for _ in range(levels):
+        layer = [
+            inner
+            for outer in layer
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+    return bool(layer)
+
+
+def _event(members: dict[str, Any]) -> Event:
+    if RESERVED_MEMBER in members:
+        raise EventError(f"member {RESERVED_MEMBER} is reserved")
+    for name in ("userId", "name", "value"):
+        if name not in members:
+            raise EventError(f"member {name} is missing")
+    amount = parse_amount(members["value"])
+    match members["name"]:
+        case "add_revenue":
+            return Event(_user_id(members["userId"]), amount)
+        case "subtract_revenue":
+            return Event(_user_id(members["userId"]), -amount)
+        case other:
+            raise EventError(f"name is {_shown(other)}, not add_revenue or subtract_revenue")
+
+
+def _user_id(value: object) -> str:
+    if not isinstance(value, str) or isinstance(value, _Number):
+        raise EventError(f"userId is {_shown(value)}, not a string")
+    if not 1 <= len(value) <= USER_ID_LENGTH_MAX:
+        raise EventError(f"userId has {len(value)} characters, not 1 to {USER_ID_LENGTH_MAX}")
+    if "\0" in value:
+        raise EventError("userId contains NUL")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise EventError("userId contains a lone surrogate") from None
+    return value
+
+
+# Digits of the longest line fit, so every operation in this context is exact.
+_EXACT = Context(prec=LINE_BYTES_MAX + 32, Emax=10**17, Emin=-(10**17))
+
+
+def parse_amount(value: object) -> int:
+    """Return a JSON number as millionths.
+
+    Raises:
+        EventError: it is no number, too fine, or too large.
+    """
+    if not isinstance(value, _Number):
+        raise EventError(f"value is {_shown(value)}, not a number")
+    if len(value) <= AMOUNT_DIGITS_MAX and "." not in value and "e" not in value.lower():
+        return int(value) * MILLION
+    try:
+        number = _EXACT.create_decimal(value)
+    except InvalidOperation:
+        raise EventError("value has an exponent beyond all bounds") from None
+    return millionths(number)
+
+
+def millionths(number: Decimal) -> int:
+    """Return an exact decimal number as millionths.
+
+    Raises:
+        EventError: it is too large, or not a multiple of 0.000001.
+    """
+    if not number:
+        return 0
+    if number.adjusted() >= AMOUNT_DIGITS_MAX:
+        raise EventError("value is 10^18 or larger in size")
+    if number.adjusted() < -6:
+        raise EventError("value is not a multiple of 0.000001")
+    scaled = _EXACT.scaleb(number, 6)
+    if scaled != _EXACT.to_integral_value(scaled):
+        raise EventError("value is not a multiple of 0.000001")
+    return int(scaled)
+
+
+def _shown(value: object) -> str:
+    match value:
+        case None | bool():
+            return {None: "null", True: "true", False: "false"}[value]
+        case _Number():
+            return "a number"
+        case str():
+            return f"the string {json.dumps(value[:40])}"
+        case list():
+            return "an array"
+        case _:
+            return "an object"
+
+
+_decode_integers = msgspec.json.Decoder(IntegerEvent).decode_lines
+_decode_decimals = msgspec.json.Decoder(DecimalEvent).decode_lines
+_STRING_VALUE = re.compile(rb'"value"[ \t\r]*:[ \t\r]*"')
+
+FastEvents = list[IntegerEvent] | list[DecimalEvent]
+
+
+def decode_fast(data: bytes) -> FastEvents | None:
+    """Decode one event per line in C, if every line is one and nothing about them is unusual.
+
+    `data` holds whole lines. None means: ask `parse_line`, line by line.
+
+    The decoder splits on values, not on lines. So every line break must stand between `}` and
+    `{`, which no JSON value contains with only a line break between them, and the number of
+    lines must be the number of values: then each line is exactly one value. What the decoder
+    does not check itself is ruled out on the bytes: escapes (NUL, `value` in another spelling)
+    by the absence of any backslash, bad UTF-8 in skipped members by decoding, long lines by
+    length, deep nesting by the number of brackets.
+    """
+    lines = data.count(b"\n")
+    if not data.endswith(b"}\n") or data.count(b"}\n{") != lines - 1:
+        return None
+    if b"\\" in data or not _is_utf8(data) or _has_long_line(data) or _may_nest(data, lines):
+        return None
+    try:
+        events: FastEvents = _decode_integers(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        events = _decimals(data)
+    return events if len(events) == lines else None
+
+
+def _decimals(data: bytes) -> list[DecimalEvent]:
+    if _STRING_VALUE.search(data):
+        return []
+    try:
+        events = _decode_decimals(data)
+        for event in events:
+            if isinstance(event.value, int):
+                if not -(10**18) < event.value < 10**18:
+                    return []
+            else:
+                millionths(event.value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, EventError):
+        return []
+    return events
+
+
+def _is_utf8(data: bytes) -> bool:
+    if data.isascii():
+        return True
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _may_nest(data: bytes, lines: int) -> bool:
+    if _openers(data) < lines + DEPTH_MAX:
+        return False
+    return any(_openers(line) > DEPTH_MAX for line in data.split(b"\n"))
+
+
+def _has_long_line(data: bytes) -> bool:
+    if len(data) <= LINE_BYTES_MAX:
+        return False
+    start = 0
+    while len(data) - start > LINE_BYTES_MAX + 1:
+        end = data.rfind(b"\n", start, start + LINE_BYTES_MAX + 1)
+        if end < start:
+            return True
+        start = end + 1
+    return False

@@ -1,0 +1,119 @@
+"""The watermark: the position up to which the log is durable.
+
+Format: `server_watermark.json`, one JSON object of a fixed length, padded with spaces and closed
+by a line break: `format`, `partition` and `previous` (names or null), `bytes`, `lines`, `events`
+(in the whole log since its start), `boot` (the boot id of the machine) and `crc32` (of the object
+without that member, in hexadecimal). Valid: the checksum matches.
+
+Invariants:
+
+* It is written after the sync of what it covers and before the acknowledgements, so what lies
+  below any valid watermark is durable, whichever boot wrote it.
+* It is rewritten in place by one `pwrite`; a reader that catches it half written sees a wrong
+  checksum and reads again. It is synced when it is made, never after.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from pathlib import Path
+
+import msgspec
+
+from etl.log.position import Position
+from etl.runtime.errors import CorruptError
+from etl.runtime.files import FILE_MODE, sync_directory, write_all
+
+FILE_NAME = "server_watermark.json"
+FORMAT = 1
+LENGTH = 512
+_READS_MAX = 8
+
+
+class Watermark(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the log is durable; without a partition the log is empty."""
+
+    partition: str | None = None
+    previous: str | None = None
+    bytes: int = 0
+    lines: int = 0
+    events: int = 0
+    boot: str = ""
+    format: int = FORMAT
+
+    @property
+    def position(self) -> Position | None:
+        """The end of what may be read."""
+        if self.partition is None:
+            return None
+        return Position(partition=self.partition, byte=self.bytes, line=self.lines)
+
+
+_encoder = msgspec.json.Encoder(order="deterministic")
+_decoder = msgspec.json.Decoder(Watermark)
+_CRC_MEMBER = b',"crc32":"'
+
+
+def encode(watermark: Watermark) -> bytes:
+    """Return the fixed-length record."""
+    body = _encoder.encode(watermark)[:-1]
+    return (b'%s%s%08x"}' % (body, _CRC_MEMBER, zlib.crc32(body))).ljust(LENGTH - 1) + b"\n"
+
+
+def decode(record: bytes) -> Watermark | None:
+    """Return what a record says, or None if it is torn or damaged.
+
+    Raises:
+        CorruptError: the record is whole, but of a format that this version does not know.
+    """
+    body, found, tail = record.rpartition(_CRC_MEMBER)
+    if not found or tail.rstrip() != b'%08x"}' % zlib.crc32(body):
+        return None
+    watermark = _decoder.decode(body + b"}")
+    if watermark.format != FORMAT:
+        raise CorruptError(
+            f"{FILE_NAME} has format {watermark.format}, this version knows {FORMAT}",
+            hint="start the version that wrote it",
+        )
+    return watermark
+
+
+def read(fd: int) -> Watermark | None:
+    """Read the record, again while it is being rewritten; None if it stays damaged."""
+    for _ in range(_READS_MAX):
+        watermark = decode(os.pread(fd, LENGTH, 0))
+        if watermark is not None:
+            return watermark
+    return None
+
+
+def open_to_read(directory: Path) -> int | None:
+    """Open the watermark of a directory for reading, if there is one."""
+    try:
+        return os.open(directory / FILE_NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+
+
+def create(directory: Path, watermark: Watermark) -> int:
+    """Make the file with a first record, durably, and return it open for `publish`."""
+    fd = os.open(directory / FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+    os.ftruncate(fd, LENGTH)
+    publish(fd, watermark)
+    os.fsync(fd)
+    sync_directory(directory)
+    return fd
+
+
+def publish(fd: int, watermark: Watermark) -> None:
+    """Rewrite the record in place."""
+    record = encode(watermark)
+    written = os.pwrite(fd, record, 0)
+    if written < len(record):
+        write_all(fd, record[written:])
+
+
+def boot_id() -> str:
+    """Return the id the kernel gave this boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -1,0 +1,1 @@
+"""The life of a process: settings, errors, files, locks, signals, logging."""

@@ -1,0 +1,132 @@
+"""Small files, kept safely: whole replacement, private directories, and locks that name an owner.
+
+Invariants:
+
+* After `replace` returned, the file holds the new bytes also after a power cut; at no instant
+  does it hold anything but the old or the new ones.
+* A lock is held exactly as long as the process lives, however it dies: the kernel frees it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+from typing import Self
+
+from etl.runtime.errors import EtlError, InUseError
+
+FILE_MODE = 0o600
+DIRECTORY_MODE = 0o700
+
+
+def make_private_directory(path: Path) -> None:
+    """Create `path`, readable by its owner alone, with its parents.
+
+    Raises:
+        EtlError: it can't be created, or is no directory.
+    """
+    try:
+        path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+    except OSError as error:
+        raise EtlError(
+            f"{path}/ can't be used as data directory: {error.strerror}",
+            hint="give another ETL_DATA_DIR",
+        ) from error
+
+
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    """Write all of `data`, in as many calls as it takes; `os.write` may write less than asked."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def replace(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Replace the file `path` by `data`, atomically; with `durable`, also for a power cut.
+
+    Raises:
+        OSError: it could not be written; the old file stands unchanged.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
+        try:
+            write_all(fd, data)
+            if durable:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync_directory(path.parent)
+
+
+def remove_temporaries(path: Path) -> None:
+    """Remove what a process that was killed inside `replace` left; the caller holds the lock."""
+    for left in path.parent.glob(f"{path.name}.*.tmp"):
+        left.unlink(missing_ok=True)
+
+
+class Lock:
+    """An advisory lock on a file that holds the pid of its owner."""
+
+    def __init__(self, path: Path, *, role: str) -> None:
+        self._path = path
+        self._role = role
+        self._fd: int | None = None
+
+    def try_acquire(self) -> bool:
+        """Take the lock if it is free; say whether it is held now."""
+        if self._fd is not None:
+            return True
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return False
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{self._role} {os.getpid()}\n".encode(), 0)
+        self._fd = fd
+        return True
+
+    def acquire(self) -> Self:
+        """Take the lock.
+
+        Raises:
+            InUseError: another process holds it; the message names that process.
+        """
+        if not self.try_acquire():
+            raise InUseError(
+                f"{self._path.parent}/ is in use by {self.owner()}",
+                hint=f"stop it, or give this {self._role} another ETL_DATA_DIR",
+            )
+        return self
+
+    def owner(self) -> str:
+        """Return who holds the lock, as that process wrote it down."""
+        with contextlib.suppress(OSError):
+            role, _, pid = self._path.read_text().strip().partition(" ")
+            if pid:
+                return f"{role} with pid {pid}"
+        return "another process"
+
+    def release(self) -> None:
+        """Give the lock up; harmless when it isn't held."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None

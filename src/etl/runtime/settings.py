@@ -1,0 +1,135 @@
+"""All settings: environment variables, read once, checked, and shown with secrets masked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+
+from etl.runtime.errors import SettingsError
+
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
+DEFAULT_TOKEN = "secret"  # noqa: S105  the original's token, public by contract
+
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the three processes need to know.
+
+    Field `data_dir` is read from `ETL_DATA_DIR`, and so on; `database_url` from `DATABASE_URL`.
+    """
+
+    source: str = "events.jsonl"
+    data_dir: str = "data"
+    host: Annotated[str, msgspec.Meta(min_length=1)] = "127.0.0.1"
+    port: Port = 8000
+    server_url: str = "http://127.0.0.1:8000"
+    token: Annotated[str, msgspec.Meta(min_length=1)] = DEFAULT_TOKEN
+    database_url: str | None = None
+    poll_interval_ms: Annotated[int, msgspec.Meta(ge=1, le=60_000)] = 20
+    client_mode: Literal["resend", "follow"] = "resend"
+    batch_events: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 20_000
+    batch_bytes: Annotated[int, msgspec.Meta(ge=1, le=8 * 1024 * 1024)] = 1024 * 1024
+    quiet_ms: Positive = 500
+    takeover_s: Positive = 3
+    producers_max: Positive = 10_000
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
+
+    @property
+    def source_path(self) -> Path:
+        """The file the client watches."""
+        return Path(self.source)
+
+    @property
+    def data_path(self) -> Path:
+        """The directory of all that the processes write."""
+        return Path(self.data_dir)
+
+    def shown(self) -> dict[str, object]:
+        """Return the settings by variable name, secrets masked, for the log."""
+        values = {_variable(name): getattr(self, name) for name in self.__struct_fields__}
+        values[_variable("token")] = "***"
+        if self.database_url is not None:
+            values["DATABASE_URL"] = masked(self.database_url)
+        return values
+
+
+def _variable(field: str) -> str:
+    return "DATABASE_URL" if field == "database_url" else f"ETL_{field.upper()}"
+
+
+def masked(url: str) -> str:
+    """Return `url` with the password and the query, which may carry one, replaced by stars."""
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    name, colon, _ = user.partition(":")
+    secret = f"{name}:***" if colon else name
+    return urlunsplit(
+        (parts.scheme, f"{secret}{at}{host}", parts.path, "***" if parts.query else "", "")
+    )
+
+
+def load(environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read the settings from environment variables.
+
+    Raises:
+        SettingsError: a variable is unknown or its value unusable; the message names both.
+    """
+    fields = {_variable(name): name for name in Settings.__struct_fields__}
+    unknown = sorted(k for k in environment if k.startswith("ETL_") and k not in fields)
+    if unknown:
+        raise SettingsError(
+            f"{unknown[0]} is not a setting, value {environment[unknown[0]]!r}",
+            hint=f"remove it, or use one of {', '.join(sorted(fields))}",
+        )
+    values: dict[str, object] = {}
+    for variable, field in fields.items():
+        if environment.get(variable):
+            values[field] = _checked(variable, field, environment[variable])
+    settings = Settings(**values)  # type: ignore[arg-type]  # each value was converted to its type
+    if settings.host not in LOOPBACK_HOSTS and settings.token == DEFAULT_TOKEN:
+        raise SettingsError(
+            f"ETL_TOKEN is the public default while ETL_HOST is {settings.host!r}",
+            hint="set ETL_TOKEN to a secret of your own, or keep ETL_HOST on 127.0.0.1",
+        )
+    return settings
+
+
+_TYPES: dict[str, object] = dict(
+    zip(
+        Settings.__struct_fields__,
+        (f.type for f in msgspec.structs.fields(Settings)),
+        strict=True,
+    )
+)
+
+
+def _checked(variable: str, field: str, text: str) -> object:
+    shown = masked(text) if field == "database_url" else "***" if field == "token" else repr(text)
+    try:
+        value = msgspec.convert(text, _TYPES[field], strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(
+            f"{variable} is unusable, value {shown}", hint=_remedy(str(error))
+        ) from None
+    if field == "token" and not (text.isascii() and text.isprintable() and " " not in text):
+        raise SettingsError(f"{variable} is unusable, value ***", hint="use visible ASCII")
+    if field in {"server_url", "database_url"}:
+        schemes = {"http", "https"} if field == "server_url" else {"postgresql", "postgres"}
+        if urlsplit(text).scheme not in schemes:
+            raise SettingsError(
+                f"{variable} is not an address, value {shown}",
+                hint=f"it should begin with {' or '.join(sorted(s + '://' for s in schemes))}",
+            )
+    return value
+
+
+def _remedy(reason: str) -> str:
+    return f"it should be otherwise: {reason[0].lower()}{reason[1:]}".replace("`", "")

@@ -1,0 +1,1 @@
+"""PostgreSQL: deltas and offsets in one transaction, the mirror file, the embedded server."""
