@@ -9,14 +9,12 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import cast
 
 from etl.core.event import (
     MILLION,
     DecimalEvent,
     EventError,
     FastEvents,
-    IntegerEvent,
     decode_fast,
     millionths,
     parse_line,
@@ -68,14 +66,14 @@ def _add(events: FastEvents, deltas: Deltas) -> None:
     if not events:
         return
     if isinstance(events[0], DecimalEvent):
-        for event in cast("list[DecimalEvent]", events):
+        for event in events:
             value = event.value
             amount = value * MILLION if isinstance(value, int) else millionths(value)
             deltas[event.userId] += amount if event.name == "add_revenue" else -amount
         return
     # Whole units first: one multiplication a user instead of one an event.
     units: defaultdict[str, int] = defaultdict(int)
-    for whole in cast("list[IntegerEvent]", events):
+    for whole in events:
         if whole.name == "add_revenue":
             units[whole.userId] += whole.value
         else:

@@ -23,7 +23,7 @@ import msgspec
 
 from etl.log.position import Position
 from etl.runtime.errors import CorruptError
-from etl.runtime.files import FILE_MODE, sync_directory, write_all
+from etl.runtime.files import FILE_MODE, sync_directory
 
 FILE_NAME = "server_watermark.json"
 FORMAT = 1
@@ -107,11 +107,14 @@ def create(directory: Path, watermark: Watermark) -> int:
 
 
 def publish(fd: int, watermark: Watermark) -> None:
-    """Rewrite the record in place."""
-    record = encode(watermark)
-    written = os.pwrite(fd, record, 0)
-    if written < len(record):
-        write_all(fd, record[written:])
+    """Rewrite the record in place.
+
+    Raises:
+        OSError: it could not be written whole.
+    """
+    written = os.pwrite(fd, encode(watermark), 0)
+    if written != LENGTH:
+        raise OSError(f"{FILE_NAME} took {written} of {LENGTH} bytes")
 
 
 def boot_id() -> str:
