@@ -110,7 +110,7 @@ class Keeper:
             stdin=subprocess.DEVNULL,
             cwd="/",
             env=environment(),
-            preexec_fn=dies_with_parent(signal.SIGQUIT),
+            preexec_fn=dies_with_parent(signal.SIGQUIT),  # noqa: PLW1509  there is one thread
         )
 
     def _wait(self, child: subprocess.Popen[bytes]) -> bool:
