@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from support.embedded import pg_directory, pg_empty, pg_pristine, pg_server
 from support.postgres import database_url, postgres_url
 
-__all__ = ["database_url", "postgres_url"]
+__all__ = [
+    "database_url",
+    "pg_directory",
+    "pg_empty",
+    "pg_pristine",
+    "pg_server",
+    "postgres_url",
+]

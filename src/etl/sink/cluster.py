@@ -113,15 +113,16 @@ def find_programs(directory: Path) -> Programs:
     found = list(find_binaries())
     if not found:
         raise EtlError("PostgreSQL is neither installed nor in this environment", hint=USE_ANOTHER)
-    reasons = []
+    reasons: list[str] = []
     for binaries in found:
         for prefix, uid in _ways_to_run():
             answer = _probe(prefix, binaries, directory)
             if isinstance(answer, int):
                 return Programs(bin=binaries, major=answer, prefix=prefix, uid=uid)
             reasons.append(answer)
+    why = reasons[0] if reasons else "neither unshare nor setpriv is installed"
     raise EtlError(
-        f"PostgreSQL in {found[0]} can't run here as uid {os.geteuid()}: {reasons[0]}",
+        f"PostgreSQL in {found[0]} can't run here as uid {os.geteuid()}: {why}",
         hint=USE_ANOTHER,
     )
 

@@ -33,7 +33,7 @@ from etl.runtime.backoff import Backoff
 from etl.runtime.errors import EtlError
 from etl.runtime.files import make_private_directory
 from etl.sink.cluster import ROLE, SOCKET_NAME, USE_ANOTHER, find_binaries, socket_directory
-from etl.sink.keeper import ERROR_NAME, LOG_NAME
+from etl.sink.keeper import ERROR_NAME, LOCK_NAME, LOG_NAME
 
 logger = logging.getLogger(__name__)
 
@@ -79,23 +79,25 @@ class EmbeddedPostgres:
         started = False
         remind_at = time.monotonic() + REMIND_INTERVAL_S
         start_at = 0.0
-        while not await self._answers():
+        while True:
             now = time.monotonic()
-            if now >= start_at and (lock := _try_lock(self._directory / "keeper.lock")) is not None:
-                try:
+            lock = _try_lock(self._directory / LOCK_NAME)
+            if lock is None:
+                if self._is_kept() and await self._answers():
+                    return self.dsn
+            else:
+                with os.fdopen(lock):
                     if started:
                         self._raise_error()
-                    self._start_keeper(lock)
-                finally:
-                    os.close(lock)
-                started = True
-                start_at = now + backoff.next_s()
+                    if now >= start_at:
+                        self._start_keeper(lock)
+                        started = True
+                        start_at = now + backoff.next_s()
             if now >= remind_at:
                 log = self._directory / LOG_NAME
                 logger.warning("the embedded PostgreSQL does not answer yet; see %s", log)
                 remind_at = now + REMIND_INTERVAL_S
             await asyncio.sleep(LOOK_INTERVAL_S)
-        return self.dsn
 
     def release(self) -> None:
         """Give the use of the server up; harmless when there is none."""
@@ -121,6 +123,10 @@ class EmbeddedPostgres:
             else:
                 self._users = fd
 
+    def _is_kept(self) -> bool:
+        """Say whether the keeper has started its server; one that answers before is a dying one."""
+        return (self._directory / LOCK_NAME).stat().st_size > 0
+
     async def _answers(self) -> bool:
         """Say whether the server answers a start-up packet."""
         path = self._socket_directory / SOCKET_NAME
@@ -137,10 +143,11 @@ class EmbeddedPostgres:
 
     def _start_keeper(self, lock: int) -> None:
         """Start the keeper, which inherits its lock from us: so there is never a second one."""
+        os.ftruncate(lock, 0)
         log = os.open(self._directory / LOG_NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             subprocess.run(  # noqa: S603  our own module
-                [sys.executable, "-m", "etl.sink.keeper", str(self._directory)],
+                [sys.executable, "-m", "etl.sink.keeper", str(self._directory), str(lock)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -3,7 +3,7 @@
 Invariants:
 
 * At most one keeper per directory: it inherits `keeper.lock`, held exclusively, from whoever
-  started it, and holds it for life.
+  started it, and holds it for life. The file is empty until this keeper has started a server.
 * `postgres` is its child and dies with it; the next keeper waits until nothing of it is left.
 * It stops the server when it can take `users.lock` exclusively, that is when no process that
   uses the server is alive, and it holds that lock until the server is gone.
@@ -38,6 +38,7 @@ from etl.sink.cluster import (
     socket_directory,
 )
 
+LOCK_NAME = "keeper.lock"
 LOG_NAME = "postgres.log"
 ERROR_NAME = "keeper.error"
 LOG_BYTES_MAX = 1024 * 1024
@@ -75,8 +76,9 @@ SETTINGS = {
 class Keeper:
     """Runs PostgreSQL in one directory until nobody uses it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, lock: int) -> None:
         self._directory = directory
+        self._lock = lock
         self._users = os.open(directory / "users.lock", os.O_RDWR | os.O_CREAT, 0o600)
         self._told_to_stop = False
 
@@ -91,6 +93,7 @@ class Keeper:
             make_socket_directory(self._directory)
             began = time.monotonic()
             child = self._start(programs)
+            os.pwrite(self._lock, f"{child.pid:<10}\n".encode(), 0)
             if self._wait(child):
                 self._end(child)
                 break
@@ -188,13 +191,13 @@ def leave_error(directory: Path, error: EtlError) -> None:
     (directory / ERROR_NAME).write_text(text, encoding="utf-8")
 
 
-def main(directory: Path) -> int:
+def main(directory: Path, lock: int) -> int:
     """Become a process of its own, then keep the server."""
     if os.fork():
         return 0  # whoever started us reaps this one at once, and never the keeper
     (directory / ERROR_NAME).unlink(missing_ok=True)
     try:
-        Keeper(directory).run()
+        Keeper(directory, lock).run()
     except EtlError as error:
         leave_error(directory, error)
     except subprocess.CalledProcessError as error:
@@ -209,4 +212,4 @@ def main(directory: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))
