@@ -85,23 +85,30 @@ def parse_line(line: bytes) -> Event:
     Raises:
         EventError: it is not an event.
     """
-    if len(line) > LINE_BYTES_MAX:
-        raise EventError(f"event is {len(line)} bytes, the limit is {LINE_BYTES_MAX}")
     if b"\n" in line:
         raise EventError("event spans lines")
+    return parse_document(line)
+
+
+def parse_document(document: bytes) -> Event:
+    """Read one event that may be spread over lines, strictly otherwise.
+
+    Raises:
+        EventError: it is not an event.
+    """
+    if len(document) > LINE_BYTES_MAX:
+        raise EventError(f"event is {len(document)} bytes, the limit is {LINE_BYTES_MAX}")
     try:
-        text = line.decode()
+        found = _loads(document.decode())
     except UnicodeDecodeError as error:
         raise EventError(f"byte {error.start} is not UTF-8") from None
-    try:
-        found = _loads(text)
     except json.JSONDecodeError as error:
         raise EventError(f"not JSON: {error.msg.lower()} at character {error.pos}") from None
     except RecursionError:
         raise EventError("nested too deep") from None
     if not isinstance(found, dict):
         raise EventError("not a JSON object")
-    if _openers(line) > DEPTH_MAX and _deeper_than(found, DEPTH_MAX):
+    if _openers(document) > DEPTH_MAX and _deeper_than(found, DEPTH_MAX):
         raise EventError("nested too deep")
     return _event(found)
 

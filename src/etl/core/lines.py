@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from etl.core.event import EventError, decode_fast, parse_line
+from etl.core.event import EventError, decode_fast, parse_document, parse_line
 
 WHITE_SPACE = b" \t\r"
 # Small enough that one bad line sends few good ones the slow way.
@@ -69,6 +69,18 @@ def judge(data: bytes) -> Judged:
                 stored.append(line + b"\n")
                 events += 1
     return Judged(stored=b"".join(stored), events=events, blank=blank, rejections=tuple(rejections))
+
+
+def one_line(document: bytes) -> bytes:
+    """Return one event as a line to be stored, closed by a line break; its own become spaces.
+
+    Raises:
+        EventError: it is not an event.
+    """
+    line = document.strip(WHITE_SPACE + b"\n")
+    if b"\n" in line or decode_fast(line + b"\n") is None:
+        parse_document(line)  # before the breaks are gone: within a string they are an error
+    return line.replace(b"\n", b" ") + b"\n"
 
 
 def count_lines(data: bytes) -> int:

@@ -293,7 +293,7 @@ def _check_edge(start: Position, opened: _Open, size: int) -> None:
             at, found = next(batches)
             byte, lines = at + found.stored_bytes, lines + found.header.lines
     else:
-        byte, lines = whole_lines(opened.fd, 0, start.byte)
+        byte, lines = whole_lines(opened.fd, start.partition, 0, start.byte)
     if (byte, lines) != (start.byte, start.line):
         raise _misfit(
             start.partition,

@@ -130,41 +130,51 @@ def take_lines(fd: int, start: Position, limit: int, room: int) -> tuple[bytes, 
     """Return whole lines of another server, the byte where they end, and their number.
 
     Raises:
+        CorruptError: as `whole_lines` says.
+    """
+    name = start.partition
+    end, lines = whole_lines(fd, name, start.byte, min(limit, start.byte + room))
+    if not lines:
+        end, lines = whole_lines(fd, name, start.byte, limit)  # one line is longer than the room
+    return os.pread(fd, end - start.byte, start.byte), end, lines
+
+
+def whole_lines(fd: int, name: str, start: int, limit: int) -> tuple[int, int]:
+    """Return the byte after the last line break of another server's lines, and their number.
+
+    Raises:
         CorruptError: a batch stands among them, so the partition is ours, its first line damaged.
     """
-    end, lines = whole_lines(fd, start.byte, min(limit, start.byte + room))
-    if not lines:
-        end, lines = whole_lines(fd, start.byte, limit)  # one line is longer than the room
-    data = os.pread(fd, end - start.byte, start.byte)
-    at = data.find(OPENING)
-    while at >= 0:
-        line = data.rfind(b"\n", 0, at) + 1
-        if is_headed(data, line):
-            reason = CorruptError("a batch stands in a partition that does not begin with one")
-            raise located(start.partition, start.byte + line, reason)
-        at = data.find(OPENING, at + 1)
-    return data, end, lines
-
-
-def whole_lines(fd: int, start: int, limit: int) -> tuple[int, int]:
-    """Return the byte after the last line break before `limit`, and the lines up to there."""
-    end, lines, at = start, 0, start
+    end = at = start
+    lines = 0
     while at < limit:
         buffer = os.pread(fd, min(_READ_BYTES, limit - at), at)
         if not buffer:
             break
-        lines += buffer.count(b"\n")
-        last = buffer.rfind(b"\n")
-        if last >= 0:
-            end = at + last + 1
-        at += len(buffer)
+        _refuse_headers(name, at, buffer)
+        last = buffer.rfind(b"\n") + 1
+        if last:
+            lines += buffer.count(b"\n")
+            end = at + last
+        at += last or len(buffer)
+        if last and at < limit and len(buffer) == limit - at + last:
+            break  # what is left holds no line break
     return end, lines
+
+
+def _refuse_headers(name: str, byte: int, buffer: bytes) -> None:
+    at = buffer.find(OPENING)
+    while at >= 0:
+        line = buffer.rfind(b"\n", 0, at) + 1
+        if is_headed(buffer, line):
+            reason = CorruptError("a batch stands in a partition that does not begin with one")
+            raise located(name, byte + line, reason)
+        at = buffer.find(OPENING, at + 1)
 
 
 def byte_after(fd: int, lines: int) -> int | None:
     """Return the byte after so many lines from the start, or None if there are fewer."""
-    at = left = 0
-    left = lines
+    at, left = 0, lines
     while left > 0:
         buffer = os.pread(fd, _READ_BYTES, at)
         if not buffer:
