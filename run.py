@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> int:
         except KeyboardInterrupt:
             print("run.py: interrupted; the next start sets up again", file=sys.stderr)
             return 130
-    become(name, rest)
+    return become(name, rest)
 
 
 def become(name: str, arguments: list[str]) -> NoReturn:
@@ -185,7 +185,7 @@ def requirements() -> list[str]:
 
 def pip_options() -> list[str]:
     """Return the options that keep pip quiet and away from compilers."""
-    return ["-q", "--disable-pip-version-check", "--no-input", "--only-binary", ":all:"]
+    return ["-qq", "--disable-pip-version-check", "--no-input", "--only-binary", ":all:"]
 
 
 def packages() -> Path:
