@@ -1,0 +1,33 @@
+-- How far each partition of each log is applied, and what could not be applied as it stood.
+
+-- Rows move only in the transaction that applies the events between the old and the new values.
+CREATE TABLE partition_offsets (
+    log_id text COLLATE "C" NOT NULL,
+    partition text COLLATE "C" NOT NULL,
+    bytes bigint NOT NULL,
+    lines bigint NOT NULL,
+    done boolean NOT NULL,
+    PRIMARY KEY (log_id, partition)
+);
+
+-- A start reads the few partitions that are not done, however many are.
+CREATE INDEX partition_offsets_undone ON partition_offsets (log_id, partition) WHERE NOT done;
+
+-- Lines of the log that are not events; `line` counts from 1 in its partition.
+CREATE TABLE dead_letters (
+    log_id text COLLATE "C" NOT NULL,
+    partition text COLLATE "C" NOT NULL,
+    line bigint NOT NULL,
+    reason text NOT NULL,
+    text bytea NOT NULL,
+    bytes bigint NOT NULL,
+    PRIMARY KEY (log_id, partition, line)
+);
+
+-- Revenue that waits for its user's row; the true total is users_revenue plus this.
+CREATE TABLE deferred_revenue (
+    user_id varchar(255) COLLATE "C" PRIMARY KEY,
+    delta numeric NOT NULL,
+    reason text NOT NULL,
+    since timestamptz NOT NULL DEFAULT now()
+);

@@ -1,0 +1,148 @@
+"""The commit: a chunk becomes visible in PostgreSQL, once.
+
+Invariants:
+
+* Deltas, deferred deltas, dead letters and offsets of a chunk are in one transaction.
+* After any error nothing is known about the transaction, and this object is of no more use: load
+  the offsets again and begin with a new one. Nothing is ever retried here, with one exception:
+  where PostgreSQL itself has said that it refused the transaction for what may be one user's
+  affair, it is done again carefully, under the same guard.
+* A user who can't be had holds up that user alone; the true total is `users_revenue` plus
+  `deferred_revenue`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import asyncpg
+
+from etl.runtime.lifecycle import fields
+from etl.sink import offsets, statements
+from etl.sink.careful import amounts, upsert, upsert_carefully
+from etl.sink.chunk import Chunk
+from etl.sink.deferral import Deferred
+from etl.sink.faults import database_faults, is_refusal
+
+logger = logging.getLogger(__name__)
+
+# How long a search for the users at fault may hold up the others.
+CHUNK_BUDGET_S = 3.0
+RETRY_BUDGET_S = 0.1
+
+
+class Committer:
+    """Applies the chunks of one log, one after the other, over one connection."""
+
+    def __init__(
+        self,
+        connection: asyncpg.Connection,
+        *,
+        log_id: str,
+        known: offsets.Known,
+        deferred: Deferred,
+    ) -> None:
+        self._connection = connection
+        self._log_id = log_id
+        self._known = {offset.partition for offset in known.undone}
+        self._deferred = deferred
+
+    async def commit(self, chunk: Chunk) -> None:
+        """Apply a chunk and move its offsets.
+
+        Raises:
+            GuardError: another processor has moved an offset; nothing was applied.
+            DatabaseUnavailable: nobody knows whether it was applied.
+        """
+        with database_faults():
+            waiting = self._deferred.reasons(chunk.deltas)
+            direct = {user: d for user, d in chunk.deltas.items() if user not in waiting}
+            if not await self._commit_at_once(chunk, direct, waiting):
+                await self._commit_carefully(chunk, direct, waiting)
+        for move in chunk.moves.values():
+            if move.after.done:
+                self._known.discard(move.after.partition)
+            else:
+                self._known.add(move.after.partition)
+
+    def abort(self) -> None:
+        """Cut the connection: what is in flight ends at once, one way or the other."""
+        self._connection.terminate()
+
+    async def retry_deferred(self) -> None:
+        """Try the deferred users again whose time has come.
+
+        Raises:
+            DatabaseUnavailable: nobody knows what was applied.
+        """
+        due = self._deferred.due()
+        if not due:
+            return
+        with database_faults():
+            async with self._connection.transaction():
+                rows = await self._connection.fetch(statements.DEFERRED_TAKE, due)
+                deltas = {row["user_id"]: int(row["millionths"]) for row in rows}
+                refused = await upsert_carefully(self._connection, deltas, budget_s=RETRY_BUDGET_S)
+                gone = [user for user in deltas if user not in refused]
+                await self._connection.execute(statements.DEFERRED_REMOVE, gone)
+            self._deferred.retried(due, refused)
+            if gone:
+                logger.info("deferred users applied", extra=fields(users=len(gone)))
+            await self._deferred.refill(self._connection)
+
+    async def _commit_at_once(
+        self, chunk: Chunk, direct: Mapping[str, int], waiting: Mapping[str, str]
+    ) -> bool:
+        """Apply a chunk in one go; say whether no user was refused."""
+        guarded = False
+        try:
+            async with self._connection.transaction():
+                await self._move(chunk)
+                guarded = True
+                await upsert(self._connection, direct)
+                await self._defer(chunk, waiting)
+        except asyncpg.PostgresError as error:
+            # A lock on an offset is a rival's, and no user's affair.
+            if guarded and is_refusal(error):
+                return False
+            raise
+        return True
+
+    async def _commit_carefully(
+        self, chunk: Chunk, direct: Mapping[str, int], waiting: Mapping[str, str]
+    ) -> None:
+        async with self._connection.transaction():
+            await self._move(chunk)
+            refused = await upsert_carefully(self._connection, direct, budget_s=CHUNK_BUDGET_S)
+            await self._defer(chunk, {**waiting, **refused})
+        if refused:
+            user, reason = next(iter(refused.items()))
+            logger.warning(
+                "users deferred", extra=fields(users=len(refused), first=user, reason=reason)
+            )
+        self._deferred.remember(refused)
+
+    async def _move(self, chunk: Chunk) -> None:
+        await offsets.move(self._connection, self._log_id, chunk.moves.values(), known=self._known)
+        dead = chunk.dead_letters
+        if dead:
+            await self._connection.execute(
+                statements.DEAD_LETTERS_ADD,
+                self._log_id,
+                [letter.partition for letter in dead],
+                [letter.line for letter in dead],
+                [letter.reason for letter in dead],
+                [letter.text for letter in dead],
+                [letter.bytes for letter in dead],
+            )
+
+    async def _defer(self, chunk: Chunk, reasons: Mapping[str, str]) -> None:
+        if reasons:
+            users = sorted(reasons)
+            await self._connection.execute(
+                statements.DEFERRED_ADD,
+                users,
+                amounts(chunk.deltas, users),
+                [reasons[user] for user in users],
+            )

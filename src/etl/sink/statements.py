@@ -1,0 +1,140 @@
+"""All SQL that is not in `sql/`.
+
+Amounts travel as text (`-1234567e-6`), an array of them cast as a whole: exact at any size, and
+no slower than any other form that was measured.
+"""
+
+from __future__ import annotations
+
+# Connections
+
+DURABILITY = """
+    SELECT current_setting('fsync') AS fsync,
+           current_setting('synchronous_commit') AS synchronous_commit
+"""
+SYNCHRONOUS_COMMIT_ON = "SET synchronous_commit = on"
+PING = "SELECT 1"
+
+# Schema
+
+# One number for all databases; it only has to differ from those of other programs.
+SCHEMA_LOCK = "SELECT pg_advisory_xact_lock(7236834017)"
+# Other sessions may hold the tables for a while; waiting longer would only queue others behind us.
+SCHEMA_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '5s'"
+SCHEMA_EXISTS = "SELECT to_regclass('etl_schema_version') IS NOT NULL"
+SCHEMA_CREATE = """
+    CREATE TABLE etl_schema_version (
+        version integer PRIMARY KEY,
+        file text NOT NULL,
+        applied_at timestamptz NOT NULL DEFAULT now()
+    )
+"""
+SCHEMA_VERSIONS = "SELECT version FROM etl_schema_version"
+SCHEMA_APPLIED = "INSERT INTO etl_schema_version (version, file) VALUES ($1, $2)"
+ORIGINAL_EXISTS = "SELECT to_regclass('users_revenue') IS NOT NULL"
+ORIGINAL_USERS = "SELECT count(*) FROM users_revenue"
+
+# Offsets
+
+OFFSETS_UNDONE = """
+    SELECT partition, bytes, lines, done
+    FROM partition_offsets
+    WHERE log_id = $1 AND NOT done
+    ORDER BY partition
+"""
+OFFSETS_NEWEST = "SELECT max(partition) FROM partition_offsets WHERE log_id = $1"
+OFFSETS_DONE = "SELECT partition FROM partition_offsets WHERE log_id = $1 AND done"
+OFFSETS_DONE_NEWEST = """
+    SELECT partition, lines
+    FROM partition_offsets
+    WHERE log_id = $1 AND done
+    ORDER BY partition DESC
+    LIMIT $2
+"""
+OFFSETS_DONE_LINES = """
+    SELECT coalesce(sum(lines), 0)::bigint
+    FROM partition_offsets
+    WHERE log_id = $1 AND done
+"""
+# Steps from log to log through the primary key instead of reading every row.
+OTHER_LOGS = """
+    WITH RECURSIVE logs AS (
+        SELECT min(log_id) AS log_id FROM partition_offsets
+        UNION ALL
+        SELECT (SELECT min(log_id) FROM partition_offsets WHERE log_id > logs.log_id)
+        FROM logs WHERE logs.log_id IS NOT NULL
+    )
+    SELECT log_id FROM logs WHERE log_id <> $1 LIMIT 10
+"""
+# The guard: a row moves from the values that were last read, or not at all.
+OFFSETS_MOVE = """
+    UPDATE partition_offsets AS known
+    SET bytes = moved.bytes, lines = moved.lines, done = moved.done
+    FROM unnest($2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::boolean[])
+        AS moved (partition, bytes_before, lines_before, bytes, lines, done)
+    WHERE known.log_id = $1
+      AND known.partition = moved.partition
+      AND known.bytes = moved.bytes_before
+      AND known.lines = moved.lines_before
+      AND NOT known.done
+    RETURNING known.partition
+"""
+# DO NOTHING waits for a rival's open transaction, and then leaves the row out of what it returns.
+OFFSETS_ADD = """
+    INSERT INTO partition_offsets (log_id, partition, bytes, lines, done)
+    SELECT $1, partition, bytes, lines, done
+    FROM unnest($2::text[], $3::bigint[], $4::bigint[], $5::boolean[])
+        AS added (partition, bytes, lines, done)
+    ORDER BY partition
+    ON CONFLICT DO NOTHING
+    RETURNING partition
+"""
+
+# Revenue
+
+UPSERT_USERS = "SELECT upsert_users_revenue($1::varchar[], $2::text[]::numeric[])"
+DEAD_LETTERS_ADD = """
+    INSERT INTO dead_letters (log_id, partition, line, reason, text, bytes)
+    SELECT $1, * FROM unnest($2::text[], $3::bigint[], $4::text[], $5::bytea[], $6::bigint[])
+"""
+# One statement, so that both parts come from one snapshot; null for an unknown user.
+REVENUE = """
+    SELECT sum(part)
+    FROM (SELECT revenue FROM users_revenue WHERE user_id = $1::varchar
+          UNION ALL
+          SELECT delta FROM deferred_revenue WHERE user_id = $1::varchar) AS parts (part)
+"""
+
+# Users whose row can't be had
+
+TABLE_LOCK = "LOCK TABLE users_revenue IN ROW EXCLUSIVE MODE"
+# Rows that are locked are known already here; this bounds the wait for an uncommitted new key.
+CAREFUL_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '20ms'"
+# Faults that a deferred constraint would only show at COMMIT have to show in a savepoint.
+CONSTRAINTS_IMMEDIATE = "SET CONSTRAINTS ALL IMMEDIATE"
+USERS_LOCKED = """
+    WITH free AS MATERIALIZED (
+        SELECT user_id FROM users_revenue WHERE user_id = ANY($1::varchar[])
+        FOR NO KEY UPDATE SKIP LOCKED
+    )
+    SELECT user_id FROM users_revenue WHERE user_id = ANY($1::varchar[])
+    EXCEPT
+    SELECT user_id FROM free
+"""
+DEFERRED_ADD = """
+    INSERT INTO deferred_revenue AS known (user_id, delta, reason)
+    SELECT user_id, trim_scale(delta), reason
+    FROM unnest($1::varchar[], $2::text[]::numeric[], $3::text[]) AS added (user_id, delta, reason)
+    ORDER BY user_id COLLATE "C"
+    ON CONFLICT (user_id) DO UPDATE
+    SET delta = trim_scale(known.delta + excluded.delta), reason = excluded.reason
+"""
+DEFERRED_USERS = "SELECT user_id, reason FROM deferred_revenue ORDER BY since, user_id LIMIT $1"
+DEFERRED_TAKE = """
+    SELECT user_id, trunc(delta * 1000000)::text AS millionths
+    FROM deferred_revenue
+    WHERE user_id = ANY($1::varchar[])
+    ORDER BY user_id
+    FOR UPDATE
+"""
+DEFERRED_REMOVE = "DELETE FROM deferred_revenue WHERE user_id = ANY($1::varchar[])"
