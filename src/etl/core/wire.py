@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 LIVE_EVENT_PATH = "/liveEvent"
-USER_EVENTS_PATH = "/userEvents/{user_id}"
+USER_EVENTS_PATH = "/userEvents/"  # followed by the user id, percent-encoded
 
 JSON_TYPE = "application/json"
 NDJSON_TYPE = "application/x-ndjson"

@@ -1,0 +1,169 @@
+"""`POST /liveEvent`: from the bytes of a request to events in the log and an answer.
+
+Invariants:
+
+* Any 4xx or 503 means that nothing was appended.
+* An answer that says accepted or duplicate is given after the sync of what it speaks of.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from aiohttp import hdrs, web
+
+from etl.core.event import EventError
+from etl.core.lines import Judged, count_lines, drop_lines, judge, one_line
+from etl.core.wire import (
+    ACCEPT_POST,
+    BODY_BYTES_MAX,
+    BODY_LINES_MAX,
+    JSON_TYPE,
+    NDJSON_TYPE,
+    NUMBER_MAX,
+    PRODUCER_EXPECTED_SEQ,
+    PRODUCER_HEADERS,
+    Producer,
+    ProducerError,
+    Receipt,
+    RejectedLine,
+    parse_producer,
+)
+from etl.log.files import WriteFailedError
+from etl.log.header import Batch, Identity
+from etl.log.producers import Admitted, Crowded, Fenced, Gap, Producers
+from etl.log.writer import LogWriter, QueueFullError
+from etl.web.replies import RequestError, receipt, received, unavailable
+
+# Bodies being read or judged, all requests together.
+BODIES_BYTES_MAX = 256 * 1024 * 1024
+
+
+class LiveEvents:
+    """Takes events in."""
+
+    def __init__(self, writer: LogWriter, producers: Producers) -> None:
+        self._writer = writer
+        self._producers = producers
+        self._bodies_bytes = 0
+        self.stopping = False
+
+    async def options(self, request: web.Request) -> web.Response:
+        """Say which forms of a request are understood."""
+        headers = {"Accept-Post": ACCEPT_POST, hdrs.ALLOW: "OPTIONS, POST"}
+        return web.Response(status=204, headers=headers)
+
+    async def post(self, request: web.Request) -> web.Response:
+        """Take one event or many."""
+        if self.stopping:
+            raise unavailable("the server is stopping")
+        producer = _producer(request)
+        media_type = _media_type(request)
+        if media_type == JSON_TYPE and producer is not None:
+            raise RequestError(400, f"Producer headers need {NDJSON_TYPE}: send one line of it")
+        with self._room_for(request):
+            body = await request.read()
+            with _nothing_appended():
+                if media_type == JSON_TYPE:
+                    return await self._one(body)
+                return await self._many(body, producer)
+
+    async def _one(self, body: bytes) -> web.Response:
+        try:
+            line = one_line(body)
+        except EventError as error:
+            raise RequestError(400, str(error)) from None
+        await self._writer.append(Batch(data=line, events=1))
+        return received()
+
+    async def _many(self, body: bytes, producer: Producer | None) -> web.Response:
+        lines = count_lines(body)
+        if lines > BODY_LINES_MAX:
+            raise RequestError(413, f"the request has {lines} lines, the limit is {BODY_LINES_MAX}")
+        judged = judge(body)
+        if producer is None:
+            await self._writer.append(Batch(data=judged.stored, events=judged.events))
+            return receipt(_receipt(judged, judged, known=0, upto=None))
+        if producer.first + lines > NUMBER_MAX:
+            raise RequestError(400, f"the sequence goes beyond {NUMBER_MAX}")
+        match await self._producers.judge_in_turn(producer, lines):
+            case Gap(expected=expected):
+                headers = {PRODUCER_EXPECTED_SEQ: str(expected)}
+                raise RequestError(409, f"lines are missing: sequence {expected} is next", headers)
+            case Fenced(epoch=epoch):
+                raise RequestError(403, f"epoch {epoch} of this producer has begun")
+            case Crowded(limit=limit):
+                raise unavailable(f"there are {limit} producers, and no more are taken")
+            case Admitted(known=known, next=upto):
+                # No await between that decision and `append`, which counts the lines as taken.
+                return await self._append(body, judged, producer, known, upto)
+
+    async def _append(
+        self, body: bytes, judged: Judged, producer: Producer, known: int, upto: int
+    ) -> web.Response:
+        fresh = judge(drop_lines(body, known)) if known else judged
+        identity = Identity(
+            producer=producer.producer,
+            epoch=producer.epoch,
+            sequence=producer.first + known,
+            next=upto,
+        )
+        await self._writer.append(Batch(data=fresh.stored, events=fresh.events, identity=identity))
+        return receipt(_receipt(judged, fresh, known=known, upto=upto))
+
+    @contextlib.contextmanager
+    def _room_for(self, request: web.Request) -> Iterator[None]:
+        length = request.content_length
+        if length is not None and length > BODY_BYTES_MAX:
+            raise RequestError(413, f"the body is {length} bytes, the limit is {BODY_BYTES_MAX}")
+        size = BODY_BYTES_MAX if length is None else length
+        if self._bodies_bytes + size > BODIES_BYTES_MAX:
+            raise unavailable("too many requests at once")
+        self._bodies_bytes += size
+        try:
+            yield
+        finally:
+            self._bodies_bytes -= size
+
+
+@contextlib.contextmanager
+def _nothing_appended() -> Iterator[None]:
+    try:
+        yield
+    except (QueueFullError, WriteFailedError) as error:
+        raise unavailable(str(error)) from None
+
+
+def _media_type(request: web.Request) -> str:
+    if hdrs.CONTENT_ENCODING in request.headers:
+        raise RequestError(415, "Content-Encoding is not supported, send the body as it is")
+    types = request.headers.getall(hdrs.CONTENT_TYPE, [])
+    media_type = request.content_type
+    if len(types) != 1 or media_type not in {JSON_TYPE, NDJSON_TYPE}:
+        raise RequestError(
+            415,
+            f"Content-Type should be {JSON_TYPE} or {NDJSON_TYPE}",
+            {"Accept-Post": ACCEPT_POST},
+        )
+    if (request.charset or "utf-8").lower() not in {"utf-8", "utf8"}:
+        raise RequestError(415, f"the charset should be utf-8, not {request.charset}")
+    return media_type
+
+
+def _producer(request: web.Request) -> Producer | None:
+    try:
+        return parse_producer({name: request.headers.getall(name, []) for name in PRODUCER_HEADERS})
+    except ProducerError as error:
+        raise RequestError(400, str(error)) from None
+
+
+def _receipt(judged: Judged, fresh: Judged, *, known: int, upto: int | None) -> Receipt:
+    return Receipt(
+        accepted=fresh.events,
+        rejected=len(fresh.rejections),
+        blank=fresh.blank,
+        duplicates=known,
+        next=upto,
+        rejections=[RejectedLine(line=r.line, reason=r.reason) for r in judged.rejections],
+    )
