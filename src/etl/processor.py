@@ -45,7 +45,9 @@ logger = logging.getLogger(__name__)
 
 # So much is read and folded at a time: small enough to look at the commit in between (20 ms).
 READ_BYTES = 2 * 1024 * 1024
-# A stop waits so long for the commit in flight; then the connection is cut.
+# A stop waits so long for the commit in flight, then the connection is cut; and a little longer
+# for everything.
+COMMIT_STOP_S = 1.5
 STOP_S = 2.0
 # While events come, one line says how it goes, at most so often.
 REPORT_S = 5.0
@@ -73,19 +75,29 @@ class Processor:
         make_private_directory(self._directory)
         log_id = read_or_make_log_id(self._directory)
         turn = Turn(self._directory, log_id=log_id, takeover_s=self._settings.takeover_s)
+        working = asyncio.create_task(self._keep_working(turn, log_id, stop))
+        stopping = asyncio.create_task(stop.wait())
         try:
-            while not stop.is_set():
-                try:
-                    await self._work(turn, log_id, stop)
-                except GuardError as error:
-                    logger.warning("stepping back: %s", error)
-                    turn.step_back()
-                except (EtlError, OSError) as error:
-                    self._complain(str(error))
-                    await stopped_within(stop, self._backoff.next_s())
+            await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({working}, timeout=STOP_S)
         finally:
+            stopping.cancel()
+            working.cancel()  # if it is still connecting; nothing happens if it has ended
+            with contextlib.suppress(asyncio.CancelledError):
+                await working
             turn.release()
             self._connector.close()
+
+    async def _keep_working(self, turn: Turn, log_id: str, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            try:
+                await self._work(turn, log_id, stop)
+            except GuardError as error:
+                logger.warning("stepping back: %s", error)
+                turn.step_back()
+            except (EtlError, OSError) as error:
+                self._complain(str(error))
+                await stopped_within(stop, self._backoff.next_s())
 
     async def _work(self, turn: Turn, log_id: str, stop: asyncio.Event) -> None:
         """Connect, find out how far everything is, and go on from there until something fails."""
@@ -108,7 +120,6 @@ class Processor:
             await deferred.load(connection)
             foreign = not await asyncio.to_thread(has_watermark, self._directory)
             done = await offsets.load_done_names(connection, log_id) if foreign else ()
-        self._say_ready(known, others)
         committer = Committer(connection, log_id=log_id, known=known, deferred=deferred)
         reader = LogReader(
             self._directory,
@@ -117,8 +128,11 @@ class Processor:
             done=done,
         )
         remove_temporaries(self._directory / mirror.FILE_NAME)
-        stream = Stream(reader, committer, mirror.Mirror(self._directory, known), self._committed)
+        shown = mirror.Mirror(self._directory, known)
+        stream = Stream(reader, committer, shown, self._committed)
         try:
+            await asyncio.to_thread(stream.fill)
+            self._say_ready(known, others)
             await stream.run(stop, poll_s=self._settings.poll_interval_ms / 1000, turn=turn)
         finally:
             reader.close()
@@ -166,30 +180,34 @@ class Stream:
     async def run(self, stop: asyncio.Event, *, poll_s: float, turn: Turn) -> None:
         """Apply what comes; returns after a stop, raises the first failure."""
         await asyncio.to_thread(self._mirror.write)
+        stopping = asyncio.create_task(stop.wait())
         try:
             while not stop.is_set():
-                fresh = await asyncio.to_thread(self._fill)
-                await self._settle(timeout_s=None if self._pending.full else 0)
+                fresh = await asyncio.to_thread(self.fill)
+                await self._settle(stopping, timeout_s=None if self._pending.full else 0)
                 if self._commit is None and self._pending:
                     self._commit = asyncio.create_task(self._apply(self._pending))
                     self._pending = Chunk()
                 elif not fresh:
-                    await self._idle(stop, poll_s, turn)
+                    await self._idle(stopping, poll_s, turn)
         finally:
+            stopping.cancel()
             await self._finish()
 
-    def _fill(self) -> bool:
+    def fill(self) -> bool:
         """Read the next of the log into the pending chunk; say whether there was any."""
         blocks = self._reader.read(READ_BYTES)
         for block in blocks:
             self._pending.add(_move(block), block.data)
         return bool(blocks)
 
-    async def _settle(self, *, timeout_s: float | None) -> None:
-        """Wait for the commit in flight, at most so long; raise what it raised."""
+    async def _settle(self, stopping: asyncio.Task[bool], *, timeout_s: float | None) -> None:
+        """Wait for the commit in flight, at most so long, or the stop; raise what it raised."""
         if self._commit is None:
             return
-        await asyncio.wait({self._commit}, timeout=timeout_s)
+        await asyncio.wait(
+            {self._commit, stopping}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+        )
         if self._commit.done():
             commit, self._commit = self._commit, None
             commit.result()
@@ -203,25 +221,25 @@ class Stream:
             await asyncio.to_thread(self._mirror.write)
         await self._committer.retry_deferred()
 
-    async def _idle(self, stop: asyncio.Event, poll_s: float, turn: Turn) -> None:
+    async def _idle(self, stopping: asyncio.Task[bool], poll_s: float, turn: Turn) -> None:
         """Nothing new: catch up on what waits, then wait for the next poll."""
         if self._commit is not None:
-            await self._settle(timeout_s=poll_s)
+            await self._settle(stopping, timeout_s=poll_s)
             return
         if self._mirror.due:
             await asyncio.to_thread(self._mirror.write)
         await self._committer.retry_deferred()
-        self._report.say(lag=0)
+        self._report.say()
         turn.try_take()
-        await stopped_within(stop, poll_s)
+        await asyncio.wait({stopping}, timeout=poll_s)
 
     async def _finish(self) -> None:
         """Let the commit in flight end, and show how far it is."""
         if self._commit is not None:
-            _, running = await asyncio.wait({self._commit}, timeout=STOP_S)
+            _, running = await asyncio.wait({self._commit}, timeout=COMMIT_STOP_S)
             if running:
-                self._commit.cancel()
-            with contextlib.suppress(asyncio.CancelledError, EtlError):
+                self._committer.abort()
+            with contextlib.suppress(EtlError):
                 await self._commit
         if self._mirror.changed:
             await asyncio.to_thread(self._mirror.write)
@@ -233,35 +251,33 @@ class Report:
     def __init__(self) -> None:
         self._lines = 0
         self._chunks = 0
-        self._since = time.monotonic()
+        self._since = 0.0
+        self._until = 0.0
 
     def add(self, chunk: Chunk) -> None:
         """Count a chunk, and say so if the last line is long ago."""
+        self._until = time.monotonic()
+        if not self._chunks:
+            self._since = self._until
         self._lines += chunk.lines
         self._chunks += 1
         if chunk.dead_letters:
             logger.warning("dead letters in the log", extra=fields(lines=len(chunk.dead_letters)))
-        if time.monotonic() - self._since >= REPORT_S:
-            self.say()
+        self.say()
 
-    def say(self, **more: object) -> None:
-        """Say what was applied since the last line, if anything was."""
-        now = time.monotonic()
-        if not self._lines or now - self._since < 1:
-            self._since = self._since if self._lines else now
+    def say(self) -> None:
+        """Say what was applied since the last line, if that is long ago."""
+        if not self._chunks or time.monotonic() - self._since < REPORT_S:
             return
-        seconds = now - self._since
         logger.info(
             "applied",
             extra=fields(
                 events=self._lines,
                 transactions=self._chunks,
-                per_second=round(self._lines / seconds),
-                **more,
+                seconds=round(self._until - self._since, 1),
             ),
         )
         self._lines = self._chunks = 0
-        self._since = now
 
 
 def original_offsets(directory: Path) -> list[Offset] | None:
