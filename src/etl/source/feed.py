@@ -1,0 +1,102 @@
+"""The pieces of one run: the source as it grows, until it is quiet.
+
+Invariants:
+
+* A run ends once, at a byte that `ended` was told before a line without a line break was read.
+* A source that was replaced is read to its end; one that was cut short ends the run there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from etl.source.lines import Lines, Mark, Piece
+from etl.source.storing import in_thread
+from etl.source.watch import Stat, Watch, look, stat_of
+
+logger = logging.getLogger(__name__)
+
+Ended = Callable[[int, Stat], Awaitable[None]]
+
+
+class Feed:
+    """Reads one run through an open file, so that a rename can't take the old lines away."""
+
+    def __init__(
+        self, *, lines: Lines, path: Path, stat: Stat, watch: Watch, quiet_s: float, ended: Ended
+    ) -> None:
+        self._lines = lines
+        self._path = path
+        self._stat = stat
+        self._watch = watch
+        self._quiet_s = quiet_s
+        self._ended = ended
+        self._still_since = asyncio.get_running_loop().time()
+
+    @property
+    def fd(self) -> int:
+        """The open source."""
+        return self._lines.fd
+
+    def cut(self) -> Piece | None:
+        """Return a piece that is in memory already."""
+        return self._lines.cut()
+
+    def seek(self, mark: Mark) -> None:
+        """Go back to `mark`; nobody waits in `next`."""
+        self._lines.seek(mark)
+
+    async def next(self) -> Piece | None:
+        """Return the next piece as soon as there is one; None at the end of the run."""
+        while True:
+            piece = self._lines.cut() or await in_thread(self._lines.read)
+            if piece is not None:
+                return piece
+            if await self._at_end():
+                return None
+
+    async def _at_end(self) -> bool:
+        """Say whether the run is over; when it may go on, return after something happened."""
+        lines = self._lines
+        if lines.end is not None and lines.mark.byte >= lines.end:
+            return True
+        stat, replaced = await in_thread(self._look)
+        if stat.size < lines.seen or (lines.end is not None and stat.size < lines.end):
+            await self._cut_short()
+            return True
+        if lines.end is not None:
+            return False
+        now = asyncio.get_running_loop().time()
+        if stat != self._stat:
+            self._stat, self._still_since = stat, now
+        quiet_in_s = self._still_since + self._quiet_s - now
+        if stat.size > lines.seen:
+            return False
+        if replaced or quiet_in_s <= 0:
+            await self._end_at(stat.size)
+            return lines.mark.byte == stat.size
+        await self._watch.nudged(quiet_in_s)
+        return False
+
+    async def _end_at(self, byte: int) -> None:
+        await self._ended(byte, self._stat)
+        self._lines.end = byte
+
+    async def _cut_short(self) -> None:
+        mark = self._lines.mark
+        logger.warning(
+            "%s was cut short while it was read; the run ends before line %d",
+            self._path,
+            mark.sequence + 1,
+        )
+        await self._end_at(mark.byte)
+
+    def _look(self) -> tuple[Stat, bool]:
+        """Return what the open file is like, and whether another one took its name."""
+        stat = stat_of(os.fstat(self.fd))
+        there = look(self._path)
+        return stat, there is not None and there.inode != stat.inode
