@@ -207,7 +207,7 @@ def version(text: str) -> tuple[int, ...]:
 
 def ran(*command: str) -> bool:
     """Run a command and say whether it went well."""
-    return subprocess.run(command, check=False).returncode == 0
+    return subprocess.run(command, check=False, stdout=sys.stderr).returncode == 0
 
 
 def output(*command: str) -> str:

@@ -151,7 +151,7 @@ def test_file_is_replaced_by_another_and_not_rewritten(tmp_path: Path) -> None:
     assert names_in(tmp_path) == ["events.jsonl", "events.jsonl.truth.json"]
 
 
-def test_unwritable_place_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+def test_unwritable_place_is_an_error_and_leaves_no_temporary_file(tmp_path: Path) -> None:
     ran = generate("1", "--output", "no/such/place.jsonl", cwd=tmp_path)
     assert (ran.returncode, ran.stderr) == (1, "no/such/place.jsonl: No such file or directory\n")
     (tmp_path / "folder").mkdir()
