@@ -2,15 +2,19 @@
 
 Format: a batch is whole lines, and its first line carries one more member, the last of its object:
 
-    …,"_batch":{"lines":3,"bytes":180,"crc32":"8c2f01ab","producer":"p","epoch":7,"sequence":0,"next":4}}
+    …,"_batch":{"lines":3,"bytes":180,"crc32":"8c2f01ab","producer":"p","epoch":7,
+    "sequence":0,"next":4,"header_crc32":"5d41402a"}}          (one line)
 
-`lines`, `bytes` and `crc32` describe the batch as it was before that member went in; the other four
-stand only where the producer is known. A header is valid when it is followed by the closing brace
-of its line alone, and when the batch has the bytes, lines and checksum it says.
+`lines`, `bytes` and `crc32` describe the batch as it was before that member went in; the next four
+stand only where the producer is known; `header_crc32` is that of the member's value from its brace
+up to the comma before. A header is valid when that checksum matches and nothing but the brace of
+its line follows it; a batch, when it has the bytes, lines and checksum that its header says.
 
 Invariants:
 
 * The identity of a producer is in the same write as its events, so the two can't part.
+* Every byte of a batch is under one of the two checksums, so headers can be trusted without reading
+  what lies between them.
 * The bytes `,"_batch":{` can't stand inside a JSON string (its quotes would be escaped), and no
   accepted event has that member, so the last such bytes of a batch's first line are its header.
 """
@@ -90,6 +94,8 @@ class Found:
 
 _decoder = msgspec.json.Decoder(Header)
 _encoder = msgspec.json.Encoder()
+_CHECK = b',"header_crc32":"'
+_CHECK_LENGTH = len(_CHECK) + 8 + 2
 
 
 def encode(batch: Batch) -> bytes:
@@ -106,7 +112,9 @@ def encode(batch: Batch) -> bytes:
     )
     brace = batch.data.rindex(b"}", 0, batch.data.index(b"\n"))
     view = memoryview(batch.data)
-    return b"".join([view[:brace], OPENING[:-1], _encoder.encode(header), view[brace:]])
+    said = _encoder.encode(header)[:-1]
+    check = b'%s%08x"}' % (_CHECK, zlib.crc32(said))
+    return b"".join([view[:brace], OPENING[:-1], said, check, view[brace:]])
 
 
 def find(buffer: bytes, start: int) -> Found | None:
@@ -122,9 +130,13 @@ def find(buffer: bytes, start: int) -> Found | None:
     close = buffer.find(b"}", at, line_end) + 1
     if buffer[close:line_end].rstrip(WHITE_SPACE) != b"}":
         return None
+    value = buffer[at + len(OPENING) - 1 : close]
+    said, check = value[:-_CHECK_LENGTH], value[-_CHECK_LENGTH:]
+    if check != b'%s%08x"}' % (_CHECK, zlib.crc32(said)):
+        raise CorruptError("checksum of the batch header does not match")
     try:
-        header = _decoder.decode(memoryview(buffer)[at + len(OPENING) - 1 : close])
-    except msgspec.DecodeError:
+        header = _decoder.decode(said + b"}")
+    except (msgspec.DecodeError, UnicodeDecodeError):
         raise CorruptError("batch header can't be read") from None
     if not (0 < header.bytes <= BATCH_BYTES_MAX and header.lines > 0):
         raise CorruptError(f"batch header says {header.bytes} bytes, {header.lines} lines")

@@ -111,7 +111,7 @@ class Producers:
     """The next sequence of every producer, as far as durable and as far as admitted."""
 
     def __init__(self, durable: dict[str, tuple[int, int]], *, producers_max: int) -> None:
-        self._durable = durable
+        self._durable = dict(durable)
         self._pending: dict[str, tuple[int, int]] = {}
         self._producers_max = producers_max
         self._waiters: dict[str, list[tuple[int, asyncio.Future[None]]]] = {}
