@@ -16,7 +16,7 @@ from pathlib import Path
 
 from etl.source.lines import Lines, Mark, Piece
 from etl.source.storing import in_thread
-from etl.source.watch import Stat, Watch, look, stat_of
+from etl.source.watch import LOOK_INTERVAL_S, Stat, Watch, look, stat_of
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ class Feed:
         self._watch = watch
         self._quiet_s = quiet_s
         self._ended = ended
+        self._unreadable = False
         self._still_since = asyncio.get_running_loop().time()
 
     @property
@@ -53,11 +54,16 @@ class Feed:
     async def next(self) -> Piece | None:
         """Return the next piece as soon as there is one; None at the end of the run."""
         while True:
-            piece = self._lines.cut() or await in_thread(self._lines.read)
-            if piece is not None:
-                return piece
-            if await self._at_end():
-                return None
+            try:
+                piece = self._lines.cut() or await in_thread(self._lines.read)
+                if piece is not None or await self._at_end():
+                    self._unreadable = False
+                    return piece
+            except OSError as error:
+                if not self._unreadable:
+                    logger.warning("%s can't be read, waiting: %s", self._path, error.strerror)
+                self._unreadable = True
+                await self._watch.nudged(LOOK_INTERVAL_S)
 
     async def _at_end(self) -> bool:
         """Say whether the run is over; when it may go on, return after something happened."""

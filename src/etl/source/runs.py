@@ -51,7 +51,7 @@ class Runs:
     async def next(self) -> Start:
         """Return the next run as soon as the source calls for one."""
         while True:
-            start = await in_thread(self._start)
+            start = await in_thread(self.start)
             if start is not None:
                 return start
             await self._watch.nudged(LOOK_INTERVAL_S)
@@ -61,7 +61,8 @@ class Runs:
         self._progress = progress
         self._sent = progress.stat
 
-    def _start(self) -> Start | None:
+    def start(self) -> Start | None:
+        """Return the run that the source calls for now, if it does; blocks."""
         try:
             start = self._compare()
         except OSError as error:
