@@ -16,9 +16,10 @@ Amounts are integers of millionths everywhere behind this module.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
-from decimal import Context, Decimal, InvalidOperation
+from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow, Underflow
 from typing import Annotated, Any, Literal, NamedTuple, NoReturn
 
 import msgspec
@@ -98,18 +99,16 @@ def parse_document(document: bytes) -> Event:
     """
     if len(document) > LINE_BYTES_MAX:
         raise EventError(f"event is {len(document)} bytes, the limit is {LINE_BYTES_MAX}")
+    if _openers(document) > DEPTH_MAX and _depth(document) > DEPTH_MAX:
+        raise EventError("nested too deep")
     try:
         found = _loads(document.decode())
     except UnicodeDecodeError as error:
         raise EventError(f"byte {error.start} is not UTF-8") from None
     except json.JSONDecodeError as error:
         raise EventError(f"not JSON: {error.msg.lower()} at character {error.pos}") from None
-    except RecursionError:
-        raise EventError("nested too deep") from None
     if not isinstance(found, dict):
         raise EventError("not a JSON object")
-    if _openers(document) > DEPTH_MAX and _deeper_than(found, DEPTH_MAX):
-        raise EventError("nested too deep")
     return _event(found)
 
 
@@ -117,16 +116,18 @@ def _openers(data: bytes) -> int:
     return data.count(b"{") + data.count(b"[")
 
 
-def _deeper_than(value: dict[str, Any], levels: int) -> bool:
-    layer: list[Any] = [value]
-    for _ in range(levels):
-        layer = [
-            inner
-            for outer in layer
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, dict | list)
-        ]
-    return bool(layer)
+_ESCAPE = re.compile(rb"\\.", re.DOTALL)
+_STEPS = [(byte in b"{[") - (byte in b"}]") for byte in range(256)]
+
+
+def _depth(document: bytes) -> int:
+    """Return how deep brackets nest outside strings, also in members that a later one replaces.
+
+    Told from the bytes, because what has been parsed no longer shows the replaced ones, and how
+    deep the parser itself can go depends on who calls it.
+    """
+    outside = b"".join(_ESCAPE.sub(b"", document).split(b'"')[::2])
+    return max(itertools.accumulate(map(_STEPS.__getitem__, outside)), default=0)
 
 
 def _event(members: dict[str, Any]) -> Event:
@@ -160,8 +161,13 @@ def _user_id(value: object) -> str:
     return value
 
 
-# Digits of the longest line fit, so every operation in this context is exact.
-_EXACT = Context(prec=LINE_BYTES_MAX + 32, Emax=10**17, Emin=-(10**17))
+# Digits of the longest line fit, so every operation in this context is exact, or raises.
+_EXACT = Context(
+    prec=LINE_BYTES_MAX + 32,
+    Emax=10**17,
+    Emin=-(10**17),
+    traps=[InvalidOperation, Overflow, Underflow, Inexact],
+)
 
 
 def parse_amount(value: object) -> int:
@@ -176,8 +182,10 @@ def parse_amount(value: object) -> int:
         return int(value) * MILLION
     try:
         number = _EXACT.create_decimal(value)
-    except InvalidOperation:
-        raise EventError("value has an exponent beyond all bounds") from None
+    except Overflow:  # an exponent that no number of digits in a line makes up for
+        raise EventError("value is 10^18 or larger in size") from None
+    except Underflow:
+        raise EventError("value is not a multiple of 0.000001") from None
     return millionths(number)
 
 
