@@ -90,7 +90,7 @@ async def apply(connection: asyncpg.Connection, *, log_id: str, take_over: TakeO
 async def _begin(
     connection: asyncpg.Connection, known: list[Step], *, log_id: str, take_over: TakeOver
 ) -> None:
-    original = await connection.fetchval(statements.ORIGINAL_EXISTS)
+    original = await connection.fetchval(statements.TABLE_EXISTS, "users_revenue")
     await connection.execute(statements.SCHEMA_CREATE)
     await _apply_steps(connection, known)
     if not original:
@@ -119,7 +119,7 @@ async def _apply_steps(connection: asyncpg.Connection, missing: list[Step]) -> N
 
 
 async def _versions(connection: asyncpg.Connection) -> set[int]:
-    if not await connection.fetchval(statements.SCHEMA_EXISTS):
+    if not await connection.fetchval(statements.TABLE_EXISTS, "etl_schema_version"):
         return set()
     return {row["version"] for row in await connection.fetch(statements.SCHEMA_VERSIONS)}
 

@@ -21,7 +21,13 @@ PING = "SELECT 1"
 SCHEMA_LOCK = "SELECT pg_advisory_xact_lock(7236834017)"
 # Other sessions may hold the tables for a while; waiting longer would only queue others behind us.
 SCHEMA_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '5s'"
-SCHEMA_EXISTS = "SELECT to_regclass('etl_schema_version') IS NOT NULL"
+# Reads the catalogue: `to_regclass` may answer from a cache older than the lock just waited for.
+TABLE_EXISTS = """
+    SELECT EXISTS (
+        SELECT FROM pg_class
+        WHERE relname = $1 AND relkind IN ('r', 'p') AND pg_table_is_visible(oid)
+    )
+"""
 SCHEMA_CREATE = """
     CREATE TABLE etl_schema_version (
         version integer PRIMARY KEY,
@@ -31,7 +37,6 @@ SCHEMA_CREATE = """
 """
 SCHEMA_VERSIONS = "SELECT version FROM etl_schema_version"
 SCHEMA_APPLIED = "INSERT INTO etl_schema_version (version, file) VALUES ($1, $2)"
-ORIGINAL_EXISTS = "SELECT to_regclass('users_revenue') IS NOT NULL"
 ORIGINAL_USERS = "SELECT count(*) FROM users_revenue"
 
 # Offsets
