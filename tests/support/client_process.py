@@ -170,8 +170,8 @@ class ClientProcess:
             self._process.send_signal(signal.SIGKILL)
         await self.ended()
 
-    async def terminate(self) -> int:
-        self._process.send_signal(signal.SIGTERM)
+    async def stop(self, number: signal.Signals) -> int:
+        self._process.send_signal(number)
         return await self.ended()
 
 

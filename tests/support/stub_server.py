@@ -133,6 +133,7 @@ class StubServer(Stub):
             )
         )
         self.happened[fault] += 1
+        await self.tell()
         try:
             return await self._answer(request, fault, producer, epoch, first, body)
         finally:

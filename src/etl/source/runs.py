@@ -96,8 +96,10 @@ class Runs:
         if before is None:
             return self._new(fd, stat)
         if before.finished:
-            same = stat.size == before.byte and holds(fd, before.mark)
-            return None if stat == before.stat or same else self._new(fd, stat)
+            if stat == before.stat or (stat.size == before.byte and holds(fd, before.mark)):
+                logger.info("%s is as run %d sent it", self._path, before.epoch)
+                return None
+            return self._new(fd, stat)
         if stat == before.stat or (holds(fd, before.head) and holds(fd, before.mark)):
             return before
         logger.warning(
