@@ -1,0 +1,76 @@
+"""How a case is written down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+# What a case is where it is about something else: user `u`, one unit, in millionths.
+USER = "u"
+UNIT = 1_000_000
+PLAIN = b'{"userId":"u","name":"add_revenue","value":1}'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One line: an event of `user_id` and `amount` millionths, or refused with a `reason`.
+
+    `reason` is a part of the reason that the sender is told.
+    """
+
+    name: str
+    line: bytes
+    user_id: str = ""
+    amount: int = 0
+    reason: str | None = None
+
+    @property
+    def is_event(self) -> bool:
+        """Say whether the line is an event."""
+        return self.reason is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """One request.
+
+    As NDJSON: the amounts of its events, all of user `u`, a part of the reason for each refused
+    line, and how many lines are blank. As one JSON event: its amount, or a part of the reason.
+    """
+
+    name: str
+    body: bytes
+    amounts: tuple[int, ...] = ()
+    rejected: Mapping[int, str] = field(default_factory=dict)
+    blank: int = 0
+    single: int | str
+
+
+def event(name: str, line: bytes, *, user_id: str = USER, amount: int = UNIT) -> Case:
+    """Return a case of a line that is an event."""
+    return Case(name=name, line=line, user_id=user_id, amount=amount)
+
+
+def refused(name: str, line: bytes, reason: str) -> Case:
+    """Return a case of a line that is none."""
+    return Case(name=name, line=line, reason=reason)
+
+
+def with_value(value: bytes) -> bytes:
+    """Return a line with this value, as it stands in the JSON."""
+    return b'{"userId":"u","name":"add_revenue","value":' + value + b"}"
+
+
+def with_user(user_id: bytes) -> bytes:
+    """Return a line with this user id, as it stands in the JSON, quotes included."""
+    return b'{"userId":' + user_id + b',"name":"add_revenue","value":1}'
+
+
+def with_name(name: bytes) -> bytes:
+    """Return a line with this name, as it stands in the JSON, quotes included."""
+    return b'{"userId":"u","name":' + name + b',"value":1}'
+
+
+def with_more(members: bytes) -> bytes:
+    """Return a line with more members, as they stand in the JSON, behind the three."""
+    return PLAIN[:-1] + b"," + members + b"}"
