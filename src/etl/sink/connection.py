@@ -76,12 +76,7 @@ class Connector:
         """
         with database_faults():
             dsn = await self.dsn()
-            connection = await asyncpg.connect(
-                dsn,
-                timeout=CONNECT_TIMEOUT_S,
-                command_timeout=command_timeout_s,
-                server_settings={"application_name": f"etl {self._role}", **_SERVER_SETTINGS},
-            )
+            connection = await self._open(dsn, command_timeout_s)
             try:
                 _keep_alive(connection)
                 await _check_durability(connection)
@@ -89,6 +84,19 @@ class Connector:
                 connection.terminate()
                 raise
         return connection
+
+    async def _open(self, dsn: str, command_timeout_s: float) -> asyncpg.Connection:
+        try:
+            return await asyncpg.connect(
+                dsn,
+                timeout=CONNECT_TIMEOUT_S,
+                command_timeout=command_timeout_s,
+                server_settings={"application_name": f"etl {self._role}", **_SERVER_SETTINGS},
+            )
+        except ValueError as error:
+            raise DatabaseUnavailable(
+                "database address is not one that the driver understands", hint="check DATABASE_URL"
+            ) from error
 
     def close(self) -> None:
         """Let the embedded server go; it stops when nobody needs it."""
