@@ -42,7 +42,7 @@ class UserEvents:
 
     async def get(self, request: web.Request) -> web.Response:
         """Answer a user's revenue. The id is what stands in the path, decoded once."""
-        raw = request.raw_path.partition("?")[0].removeprefix(USER_EVENTS_PATH)
+        raw = request.rel_url.raw_path.split("/", 2)[2]  # however the first part is spelled
         try:
             user_id = unquote_to_bytes(raw).decode()
         except UnicodeDecodeError:
@@ -71,7 +71,7 @@ def application(settings: Settings, events: LiveEvents, users: UserEvents) -> we
     )
     app.router.add_post(LIVE_EVENT_PATH, events.post)
     app.router.add_options(LIVE_EVENT_PATH, events.options)
-    app.router.add_get(f"{USER_EVENTS_PATH}{{user_id:.*}}", users.get)
+    app.router.add_get(f"{USER_EVENTS_PATH}{{user_id:(?s:.*)}}", users.get)
     app.router.add_get("/livez", users.livez)
     app.router.add_get("/readyz", users.readyz)
     return app
