@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -35,7 +34,7 @@ def mixed(lines: int) -> tuple[bytes, list[bytes], list[int]]:
 
 
 @pytest_asyncio.fixture
-async def server() -> Any:
+async def server() -> AsyncIterator[StubServer]:
     async with StubServer() as stub:
         yield stub
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import signal
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -19,7 +19,7 @@ KILLS = 6
 
 
 @pytest_asyncio.fixture
-async def server() -> Any:
+async def server() -> AsyncIterator[StubServer]:
     async with StubServer() as stub:
         yield stub
 

@@ -168,11 +168,10 @@ class Delivery:
         flight = self._flights[0]
         match flight.answer.result():
             case Taken() as taken:
-                self._flights.popleft()
                 self._backoff.reset()
                 self._trouble.over()
                 self._suspect = None
-                await self._ledger.acknowledge(flight.piece, taken, anonymous=flight.anonymous)
+                await self._acknowledge(flight, taken)
             case Later() as later:
                 await self._recall()
                 await self._retry(later)
@@ -188,6 +187,11 @@ class Delivery:
                     hint="stop one of them; to send as a new producer, remove"
                     " client_progress.json and start again",
                 )
+
+    async def _acknowledge(self, flight: _Flight, taken: Taken) -> None:
+        """Account for the oldest piece; only then may a later one be the oldest."""
+        await self._ledger.acknowledge(flight.piece, taken, anonymous=flight.anonymous)
+        self._flights.popleft()
 
     async def _recall(self) -> None:
         """Take back all that was sent without an answer, to send it again."""
@@ -219,7 +223,11 @@ class Delivery:
             self._waiting.appendleft(self._suspect or piece)
             self._suspect = None
             await self._retry(
-                Later(kind="refused", reason=f"it refuses any line: {reason}", at_least_s=5.0)
+                Later(
+                    kind="refused",
+                    reason=f"it refuses any line: {reason}",
+                    at_least_s=REFUSED_WAIT_S,
+                )
             )
 
     async def _go_back(self, expected: int) -> None:
@@ -259,7 +267,6 @@ class Delivery:
                     taken = await asyncio.shield(flight.answer)
                     if not isinstance(taken, Taken):
                         return
-                    self._flights.popleft()
-                    await self._ledger.acknowledge(flight.piece, taken, anonymous=flight.anonymous)
+                    await self._acknowledge(flight, taken)
         except TimeoutError:
             return

@@ -22,8 +22,8 @@ from etl.core.event import LINE_BYTES_MAX
 from etl.core.lines import WHITE_SPACE
 
 CHUNK_BYTES = 1024 * 1024
-# Bounds the search for a piece's end where few lines are wanted of a large buffer.
-_LINE_BYTES_GUESS = 4096
+# Below this a line is found faster by looking for each break than by counting halves.
+_STRIDE_BYTES = 4096
 BLANK = b"\n"
 
 
@@ -93,7 +93,7 @@ class Piece:
 def after_lines(data: bytes, lines: int, start: int = 0) -> int:
     """Return where the first `lines` lines behind `start` end; `data` holds that many breaks."""
     low, high = start, len(data)
-    while high - low > _LINE_BYTES_GUESS:
+    while high - low > _STRIDE_BYTES:
         middle = (low + high) // 2
         found = data.count(b"\n", low, middle)
         if found >= lines:
@@ -138,6 +138,7 @@ class Lines:
         self.end = end
         self._lines_max = lines_max
         self._bytes_max = bytes_max
+        self._line_bytes = _STRIDE_BYTES
         self._read_bytes = max(bytes_max, 2 * LINE_BYTES_MAX)
         self.seek(start)
 
@@ -152,7 +153,8 @@ class Lines:
     def cut(self) -> Piece | None:
         """Return the next piece, None when memory holds no whole line."""
         buffer, at = self._buffer, self._at
-        reach = at + min(self._bytes_max, self._lines_max * _LINE_BYTES_GUESS)
+        # Twice the lines wanted, so that few lines of a large buffer cost no search of it all.
+        reach = at + min(self._bytes_max, 2 * self._lines_max * self._line_bytes)
         end = buffer.rfind(b"\n", at, reach) + 1 or buffer.find(b"\n", reach) + 1
         if not end:
             return None
@@ -179,6 +181,7 @@ class Lines:
     def _piece(self, body: bytes, lines: int) -> Piece:
         piece = Piece(first=self.mark, next=self.mark.after(body, lines), body=body)
         self.mark = piece.next
+        self._line_bytes = len(body) // lines + 1
         return piece
 
     def _pread(self, size: int, byte: int) -> bytes:
