@@ -27,6 +27,7 @@ from etl.sink.revenue import RevenueReader
 from etl.web import replies
 from etl.web.access import guard
 from etl.web.events import LiveEvents
+from etl.web.runner import make_runner
 
 logger = logging.getLogger(__name__)
 
@@ -123,9 +124,7 @@ async def _serve(
     events: LiveEvents,
     stop: asyncio.Event,
 ) -> None:
-    runner = web.AppRunner(
-        app, access_log=None, handle_signals=False, shutdown_timeout=DRAIN_S, keepalive_timeout=75
-    )
+    runner = make_runner(app, drain_s=DRAIN_S)
     await runner.setup()
     writing = asyncio.create_task(writer.run(), name="log writer")
     stopping = asyncio.create_task(stop.wait(), name="stop")

@@ -13,7 +13,7 @@ from etl.runtime.settings import LOOPBACK_HOSTS, Settings
 from etl.web.replies import RequestError
 
 OPEN_PATHS = frozenset({"/livez", "/readyz"})
-_CHALLENGE = {hdrs.WWW_AUTHENTICATE: 'Bearer realm="etl", Basic realm="etl"'}
+_CHALLENGE: dict[str, str] = {hdrs.WWW_AUTHENTICATE: 'Bearer realm="etl", Basic realm="etl"'}
 
 
 def _credentials(header: str) -> list[bytes]:
