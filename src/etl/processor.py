@@ -39,18 +39,20 @@ from etl.sink.deferral import Deferred
 from etl.sink.faults import GuardError, database_faults
 from etl.sink.offsets import Move, Offset
 from etl.sink.original import TakeoverError, read_counts
+from etl.sink.report import Report
 from etl.sink.turn import Turn
 
 logger = logging.getLogger(__name__)
 
 # So much is read and folded at a time: small enough to look at the commit in between (20 ms).
 READ_BYTES = 2 * 1024 * 1024
+# Without lag the log is looked into so often, for all that is not lag: a damaged partition that was
+# repaired, or another server's partitions.
+FULL_LOOK_S = 1.0
 # A stop waits so long for the commit in flight, then the connection is cut; and a little longer
 # for everything.
 COMMIT_STOP_S = 1.5
 STOP_S = 2.0
-# While events come, one line says how it goes, at most so often.
-REPORT_S = 5.0
 
 OnCommit = Callable[[Chunk], None]
 
@@ -176,6 +178,7 @@ class Stream:
         self._pending = Chunk()
         self._commit: asyncio.Task[None] | None = None
         self._report = Report()
+        self._look_at = 0.0
 
     async def run(self, stop: asyncio.Event, *, poll_s: float, turn: Turn) -> None:
         """Apply what comes; returns after a stop, raises the first failure."""
@@ -183,7 +186,7 @@ class Stream:
         stopping = asyncio.create_task(stop.wait())
         try:
             while not stop.is_set():
-                fresh = await asyncio.to_thread(self.fill)
+                fresh = self._news() and await asyncio.to_thread(self.fill)
                 await self._settle(stopping, timeout_s=None if self._pending.full else 0)
                 if self._commit is None and self._pending:
                     self._commit = asyncio.create_task(self._apply(self._pending))
@@ -194,11 +197,20 @@ class Stream:
             stopping.cancel()
             await self._finish()
 
+    def _news(self) -> bool:
+        """Say whether a look into the log is due; on the loop, since it is one `pread`.
+
+        A thread for each poll would cost more than all the rest of it.
+        """
+        return time.monotonic() >= self._look_at or self._reader.lag_events() > 0
+
     def fill(self) -> bool:
         """Read the next of the log into the pending chunk; say whether there was any."""
         blocks = self._reader.read(READ_BYTES)
         for block in blocks:
             self._pending.add(_move(block), block.data)
+        # Where there was something there may be more.
+        self._look_at = 0.0 if blocks else time.monotonic() + FULL_LOOK_S
         return bool(blocks)
 
     async def _settle(self, stopping: asyncio.Task[bool], *, timeout_s: float | None) -> None:
@@ -243,41 +255,6 @@ class Stream:
                 await self._commit
         if self._mirror.changed:
             await asyncio.to_thread(self._mirror.write)
-
-
-class Report:
-    """A line now and then that says how fast it goes."""
-
-    def __init__(self) -> None:
-        self._lines = 0
-        self._chunks = 0
-        self._since = 0.0
-        self._until = 0.0
-
-    def add(self, chunk: Chunk) -> None:
-        """Count a chunk, and say so if the last line is long ago."""
-        self._until = time.monotonic()
-        if not self._chunks:
-            self._since = self._until
-        self._lines += chunk.lines
-        self._chunks += 1
-        if chunk.dead_letters:
-            logger.warning("dead letters in the log", extra=fields(lines=len(chunk.dead_letters)))
-        self.say()
-
-    def say(self) -> None:
-        """Say what was applied since the last line, if that is long ago."""
-        if not self._chunks or time.monotonic() - self._since < REPORT_S:
-            return
-        logger.info(
-            "applied",
-            extra=fields(
-                events=self._lines,
-                transactions=self._chunks,
-                seconds=round(self._until - self._since, 1),
-            ),
-        )
-        self._lines = self._chunks = 0
 
 
 def original_offsets(directory: Path) -> list[Offset] | None:

@@ -16,6 +16,7 @@ from support.database import Database, prepared
 from support.hearing import hearing
 from support.partitions import Log, event, random_events
 from support.processing import processor, processor_process
+from support.proxy import proxied
 
 pytestmark = pytest.mark.asyncio
 
@@ -114,3 +115,19 @@ async def test_stop_ends_a_stand_by(database: Database, database_url: str, tmp_p
             async with asyncio.timeout(3):
                 await running.stopped()
     lock.release()
+
+
+async def test_locks_of_one_that_froze_inside_a_transaction_are_freed(
+    database: Database, database_url: str, log: Log, tmp_path: Path
+) -> None:
+    async with proxied(database_url) as proxy:
+        proxy.silent_from = b"upsert_users_revenue"
+        async with processor(tmp_path, proxy.url) as first:
+            log.append([event("a", 2)])
+            await proxy.fell_silent.wait()
+            async with processor(tmp_path, database_url) as second:
+                await database.until_applied(1)
+            proxy.cut_all()
+        assert first.chunks == []
+        assert [chunk.lines for chunk in second.chunks] == [1]
+    assert await database.totals() == {"a": 2}

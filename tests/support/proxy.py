@@ -26,6 +26,8 @@ class Proxy:
         self.lose_replies = 0
         self.lose_commits = 0
         self.silent = False
+        self.silent_from = b""
+        self.fell_silent = asyncio.Event()
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -82,6 +84,9 @@ class Proxy:
                 if self.lose_replies:
                     self.lose_replies -= 1
                     committed.set()
+            if self.silent_from and self.silent_from in data:
+                self.silent = True
+                self.fell_silent.set()
             if not self.silent:
                 writer.write(data)
                 await writer.drain()

@@ -95,16 +95,14 @@ class Committer:
         self, chunk: Chunk, direct: Mapping[str, int], waiting: Mapping[str, str]
     ) -> bool:
         """Apply a chunk in one go; say whether no user was refused."""
-        guarded = False
         try:
             async with self._connection.transaction():
                 await self._move(chunk)
-                guarded = True
                 await upsert(self._connection, direct)
                 await self._defer(chunk, waiting)
         except asyncpg.PostgresError as error:
-            # A lock on an offset is a rival's, and no user's affair.
-            if guarded and is_refusal(error):
+            # A rival's lock on an offset looks the same here; it will be met again, and be fatal.
+            if is_refusal(error):
                 return False
             raise
         return True

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10.0
-CLOSE_TIMEOUT_S = 1.0
+CLOSE_TIMEOUT_S = 0.5
 # Longer than the largest transaction takes on a slow machine; then the server counts as gone.
 COMMAND_TIMEOUT_S = 60.0
 # A row that is locked longer than this is its user's affair.
@@ -106,7 +106,7 @@ class Connector:
 
 
 async def close(connection: asyncpg.Connection) -> None:
-    """Close a connection, politely if it lets us, within a second."""
+    """Close a connection, politely if it lets us, but soon."""
     try:
         with contextlib.suppress(DatabaseUnavailable), database_faults():
             await connection.close(timeout=CLOSE_TIMEOUT_S)
