@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from unittest.mock import patch
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
@@ -22,13 +23,28 @@ async def test_database_without_fsync_is_refused_with_a_remedy(
     database_url: str, tmp_path: Path
 ) -> None:
     # The session's server serves the other tests too, so only its answer is another one.
-    answer = "SELECT 'off' AS fsync, 'on' AS synchronous_commit"
+    answer = "SELECT 'off' AS fsync, 'on' AS synchronous_commit, 'UTF8' AS encoding"
     connector = Connector(settings(tmp_path, database_url), role="test")
     with (
-        patch.object(statements, "DURABILITY", answer),
+        patch.object(statements, "SERVER", answer),
         pytest.raises(DatabaseUnavailable, match="set fsync = on"),
     ):
         await connector.connect()
+
+
+async def test_database_that_can_not_hold_every_id_is_refused_with_a_remedy(
+    postgres_url: str, database_url: str, tmp_path: Path
+) -> None:
+    latin = f"{urlsplit(database_url).path[1:]}_latin"
+    async with connected(postgres_url) as other:
+        await other.execute(
+            f"CREATE DATABASE {latin} TEMPLATE template0 ENCODING LATIN1 LOCALE 'C'"
+        )
+    url = urlunsplit(urlsplit(database_url)._replace(path=f"/{latin}"))
+    with pytest.raises(DatabaseUnavailable, match="ENCODING 'UTF8'"):
+        await Connector(settings(tmp_path, url), role="test").connect()
+    async with connected(postgres_url) as other:
+        await other.execute(f"DROP DATABASE {latin} WITH (FORCE)")
 
 
 async def test_synchronous_commit_is_switched_on(database_url: str, tmp_path: Path) -> None:

@@ -186,3 +186,18 @@ async def test_search_for_the_users_at_fault_ends_when_its_time_is_up(
             refused = await careful.upsert_carefully(database.connection, deltas, budget_s=0)
     assert refused.keys() == deltas.keys()
     assert await database.totals() == {"user0500": 0}
+
+
+async def test_locked_rows_are_found_without_a_search(
+    database: Database, stranger: asyncpg.Connection
+) -> None:
+    await database.connection.execute(
+        "INSERT INTO users_revenue SELECT 'user' || n, 0 FROM generate_series(1, 100) AS n"
+    )
+    deltas = {f"user{n}": 1_000_000 for n in range(1, 201)}
+    async with stranger.transaction():
+        rows = await stranger.fetch("SELECT user_id FROM users_revenue LIMIT 40 FOR UPDATE")
+        async with database.connection.transaction():
+            refused = await careful.upsert_carefully(database.connection, deltas, budget_s=0)
+    assert refused.keys() == {row["user_id"] for row in rows}
+    assert sum((await database.totals()).values()) == 160

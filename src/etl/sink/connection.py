@@ -2,8 +2,10 @@
 
 Every connection is checked before it is handed out: a commit that PostgreSQL confirms must
 survive a power cut, so `fsync` has to be on, and `synchronous_commit` is switched on for the
-session if the server has it off. A connection is for one task; after any fault it is closed,
-never used again.
+session if the server has it off. The encoding has to be UTF-8, or there would be user ids that no
+table takes, not even that of the deferred.
+
+A connection is for one task; after any fault it is closed, never used again.
 """
 
 from __future__ import annotations
@@ -79,7 +81,7 @@ class Connector:
             connection = await self._open(dsn, command_timeout_s)
             try:
                 _keep_alive(connection)
-                await _check_durability(connection)
+                await _check_server(connection)
             except BaseException:
                 connection.terminate()
                 raise
@@ -114,12 +116,17 @@ async def close(connection: asyncpg.Connection) -> None:
         connection.terminate()
 
 
-async def _check_durability(connection: asyncpg.Connection) -> None:
-    row = await connection.fetchrow(statements.DURABILITY)
+async def _check_server(connection: asyncpg.Connection) -> None:
+    row = await connection.fetchrow(statements.SERVER)
     if row["fsync"] != "on":
         raise DatabaseUnavailable(
             f"database has fsync {row['fsync']}, so what it confirms may be lost",
             hint="set fsync = on in postgresql.conf and reload it",
+        )
+    if row["encoding"] != "UTF8":
+        raise DatabaseUnavailable(
+            f"database has encoding {row['encoding']}, which can't hold every user id",
+            hint="create it with ENCODING 'UTF8' and TEMPLATE template0",
         )
     if row["synchronous_commit"] == "off":
         logger.warning("database has synchronous_commit off; switched on for this connection")

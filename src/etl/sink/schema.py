@@ -26,10 +26,10 @@ from etl.sink.faults import database_faults
 logger = logging.getLogger(__name__)
 
 _FILE_NAME = re.compile(r"([0-9]{4})_\w+\.sql")
-# In the checkout, and in an installed package.
+# In an installed package, and in the checkout.
 _DIRECTORIES = (
-    Path(__file__).resolve().parents[3] / "sql",
     Path(__file__).resolve().parents[1] / "sql",
+    Path(__file__).resolve().parents[3] / "sql",
 )
 
 TakeOver = Callable[[], Awaitable[list[offsets.Offset] | None]]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 # Connections
 
-DURABILITY = """
+SERVER = """
     SELECT current_setting('fsync') AS fsync,
-           current_setting('synchronous_commit') AS synchronous_commit
+           current_setting('synchronous_commit') AS synchronous_commit,
+           current_setting('server_encoding') AS encoding
 """
 SYNCHRONOUS_COMMIT_ON = "SET synchronous_commit = on"
 PING = "SELECT 1"
