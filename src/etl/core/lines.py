@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from etl.core.event import EventError, decode_fast, parse_document, parse_line
+from etl.core.event import LINE_BYTES_MAX, EventError, decode_fast, parse_document, parse_line
 
 WHITE_SPACE = b" \t\r"
 # Small enough that one bad line sends few good ones the slow way.
@@ -57,11 +57,11 @@ def judge(data: bytes) -> Judged:
             continue
         for raw in block.split(b"\n")[:-1]:
             line = raw.strip(WHITE_SPACE)
-            if not line:
+            if not line and len(raw) <= LINE_BYTES_MAX:
                 blank += 1
                 continue
             try:
-                parse_line(line)
+                parse_line(raw)  # its white space counts: the limit is on the line as it was sent
             except EventError as error:
                 number = events + blank + len(rejections) + 1
                 rejections.append(Rejection(line=number, reason=str(error)))
