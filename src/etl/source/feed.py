@@ -8,9 +8,9 @@ Invariants:
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -27,7 +27,15 @@ class Feed:
     """Reads one run through an open file, so that a rename can't take the old lines away."""
 
     def __init__(
-        self, *, lines: Lines, path: Path, stat: Stat, watch: Watch, quiet_s: float, ended: Ended
+        self,
+        *,
+        lines: Lines,
+        path: Path,
+        stat: Stat,
+        watch: Watch,
+        quiet_s: float,
+        ended: Ended,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._lines = lines
         self._path = path
@@ -36,7 +44,8 @@ class Feed:
         self._quiet_s = quiet_s
         self._ended = ended
         self._unreadable = False
-        self._still_since = asyncio.get_running_loop().time()
+        self._clock = clock
+        self._still_since = clock()
 
     @property
     def fd(self) -> int:
@@ -76,7 +85,7 @@ class Feed:
             return True
         if lines.end is not None:
             return False
-        now = asyncio.get_running_loop().time()
+        now = self._clock()
         if stat != self._stat:
             self._stat, self._still_since = stat, now
         quiet_in_s = self._still_since + self._quiet_s - now
