@@ -71,6 +71,7 @@ class Processor:
         self._on_commit = on_commit
         self._backoff = Backoff()
         self._complaint = ""
+        self._others: list[str] = []
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until the stop."""
@@ -120,8 +121,8 @@ class Processor:
             known = await offsets.load(connection, log_id)
             others = await offsets.other_logs(connection, log_id)
             await deferred.load(connection)
-            foreign = not await asyncio.to_thread(has_watermark, self._directory)
-            done = await offsets.load_done_names(connection, log_id) if foreign else ()
+            ours = has_watermark(self._directory)
+            done = () if ours else await offsets.load_done_names(connection, log_id)
         committer = Committer(connection, log_id=log_id, known=known, deferred=deferred)
         reader = LogReader(
             self._directory,
@@ -133,14 +134,17 @@ class Processor:
         shown = mirror.Mirror(self._directory, known)
         stream = Stream(reader, committer, shown, self._committed)
         try:
-            await asyncio.to_thread(stream.fill)
-            self._say_ready(known, others)
+            fresh = await asyncio.to_thread(stream.fill)
+            if not (fresh and self._complaint):  # else its commit will tell whether all is well
+                self._say_working(known, others)
             await stream.run(stop, poll_s=self._settings.poll_interval_ms / 1000, turn=turn)
         finally:
             reader.close()
 
     def _committed(self, chunk: Chunk) -> None:
-        self._backoff.reset()
+        if self._complaint:
+            logger.info("working again")
+        self._all_is_well()
         self._on_commit(chunk)
 
     async def _lag(self, undone: list[Offset], newest: str) -> int:
@@ -149,11 +153,16 @@ class Processor:
     async def _original_offsets(self) -> list[Offset] | None:
         return await asyncio.to_thread(original_offsets, self._directory)
 
-    def _say_ready(self, known: offsets.Known, others: list[str]) -> None:
-        self._complaint = ""
-        if others:
+    def _say_working(self, known: offsets.Known, others: list[str]) -> None:
+        self._all_is_well()
+        if others != self._others:
             logger.info("other logs have offsets in this database", extra=fields(logs=others))
+            self._others = others
         logger.info("working", extra=fields(applied=known.lines, newest=known.newest))
+
+    def _all_is_well(self) -> None:
+        self._complaint = ""
+        self._backoff.reset()
 
     def _complain(self, complaint: str) -> None:
         if complaint != self._complaint:

@@ -17,6 +17,7 @@ from etl.sink.deferral import Deferred
 from etl.sink.faults import DatabaseUnavailable, GuardError
 from etl.sink.offsets import Move, Offset
 from support.database import LOG_ID, Database, connected, prepared
+from support.hearing import hearing
 from support.partitions import ORIGINAL_PARTITION, Log, event, random_events
 from support.processing import processor
 from support.proxy import proxied
@@ -163,20 +164,35 @@ async def test_backends_terminated_under_load_lose_nothing(
     assert await database.totals() == totals
 
 
-async def test_read_only_database_is_waited_out(
+async def test_read_only_database_is_waited_out_and_said_once(
     database: Database, database_url: str, log: Log, tmp_path: Path
 ) -> None:
     name = await database.value("SELECT current_database()")
-    await database.connection.execute(
-        f"ALTER DATABASE {name} SET default_transaction_read_only = on"
-    )
-    async with processor(tmp_path, database_url) as running:
-        log.append([event("a", 1)])
-        await database.connection.execute(
-            f"ALTER DATABASE {name} RESET default_transaction_read_only"
-        )
-        await database.until_applied(1)
-        assert not running.task.done()
+    read_only = f"ALTER DATABASE {name} SET default_transaction_read_only"
+    await database.connection.execute(f"{read_only} = on")
+    log.append([event("a", 1)])
+    with hearing() as heard:
+        async with processor(tmp_path, database_url) as running:
+            await heard.until("cannot execute INSERT in a read-only transaction")
+            await connected_times(database, 3)
+            await database.connection.execute(f"{read_only} = off")
+            await database.until_applied(1)
+            await heard.until("working again")
+            assert not running.task.done()
+    assert heard.count("read-only") == 1
+    assert heard.count("working") <= 2
+
+
+async def connected_times(database: Database, times: int) -> None:
+    """Wait until the processor has come back so often, by the pids of its backends."""
+    pids: set[int] = set()
+    async with asyncio.timeout(60):
+        while len(pids) < times:
+            rows = await database.connection.fetch(
+                "SELECT pid FROM pg_stat_activity "
+                "WHERE application_name = 'etl processor' AND datname = current_database()"
+            )
+            pids.update(row["pid"] for row in rows)
 
 
 async def test_committer_is_of_no_use_after_a_lost_connection(database_url: str) -> None:
