@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -98,10 +99,10 @@ def test_killed_postmaster_is_started_again_by_the_same_keeper(
 def test_everything_killed_at_once_leaves_a_directory_that_starts(pg_directory: Path) -> None:
     user = User(pg_directory)
     execute(user.dsn(), "UPDATE kept SET value = 43")
-    pids = processes_of(pg_directory)
-    pidfds = [os.pidfd_open(pid) for pid in pids]
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+    pidfds = [os.pidfd_open(pid) for pid in processes_of(pg_directory)]
+    for pidfd in pidfds:
+        with suppress(ProcessLookupError):  # it died of the death of another
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     user.kill()
     for pidfd in pidfds:
         wait_for_end(pidfd)

@@ -160,8 +160,8 @@ def test_command_line_prints_the_address_that_a_running_user_keeps_good(
 def test_command_behind_the_directory_finds_a_server_for_as_long_as_it_runs(
     pg_directory: Path,
 ) -> None:
-    ran = command_line(
-        pg_directory, "sh", "-c", 'psql -At "$DATABASE_URL" -f -; psql -Atc "TABLE kept"'
-    )
-    assert (ran.stdout, ran.stderr, ran.returncode) == ("42\n", "", 0)
+    holds = "ls -l /proc/$$/fd | grep -c /users.lock"
+    script = f'psql -At "$DATABASE_URL" -f -; psql -Atc "TABLE kept"; {holds}'
+    ran = command_line(pg_directory, "sh", "-c", script)
+    assert (ran.stdout, ran.stderr, ran.returncode) == ("42\n1\n", "", 0)
     assert command_line(pg_directory, "no-such-command").returncode == 1
