@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+LIMIT = 64 * 1024  # bytes of a line, as it was sent, less its line break
 
 # What a case is where it is about something else: user `u`, one unit, in millionths.
 USER = "u"
@@ -28,6 +30,12 @@ class Case:
     def is_event(self) -> bool:
         """Say whether the line is an event."""
         return self.reason is None
+
+    def with_return(self) -> Case:
+        """Return the case of this line with a carriage return behind: the same, if it fits."""
+        fits = self.reason is not None or len(self.line) < LIMIT
+        reason = self.reason if fits else f"the limit is {LIMIT}"
+        return replace(self, line=self.line + b"\r", reason=reason)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

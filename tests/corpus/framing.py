@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from corpus.case import PLAIN, UNIT, Body, Case, event, refused, with_more, with_value
-from corpus.sizes import LIMIT, padded
+from corpus.case import LIMIT, PLAIN, UNIT, Body, Case, event, refused, with_more, with_value
+from corpus.sizes import padded
 
 _NO_JSON = "not JSON"
 _NO_OBJECT = "not a JSON object"
@@ -202,10 +202,23 @@ _LONG: tuple[Body, ...] = (
         single=_OVER,
     ),
     Body(
-        name="at the limit, spaces around don't count",
-        body=b" " + padded(LIMIT) + b" \r\n",
-        amounts=(UNIT,),
+        name="over the limit by a carriage return",
+        body=padded(LIMIT) + b"\r\n",
+        rejected={1: _OVER},
         single=UNIT,
+    ),
+    Body(
+        name="over the limit by a space before, by one behind",
+        body=b" " + padded(LIMIT) + b"\n" + padded(LIMIT) + b" \n",
+        rejected={1: _OVER, 2: _OVER},
+        single=_OVER,
+    ),
+    Body(
+        name="blank lines at the limit and over it",
+        body=b" " * LIMIT + b"\n" + b" " * (LIMIT + 1) + b"\n" + b" " * (LIMIT - 1) + b"\r\n",
+        rejected={2: _OVER},
+        blank=2,
+        single=_NO_JSON,
     ),
     Body(
         name="at the limit over lines",
