@@ -73,14 +73,15 @@ class Client:
         works = (stop.wait(), self._send(), self._watch.run(), self._keeper.run())
         tasks: list[asyncio.Task[object]] = [asyncio.ensure_future(work) for work in works]
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        await self._keep()
-        for task in done:
-            task.result()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            await self._keep()
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
 
     async def _keep(self) -> None:
         try:

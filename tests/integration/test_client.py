@@ -130,6 +130,19 @@ async def test_server_that_lost_its_state_gets_every_line_again(
     assert f"accepted={len(good)} rejected={len(bad)} blank=200" in line
 
 
+async def test_gap_that_was_said_too_early_is_no_reason_to_go_back(
+    place: Place, server: StubServer
+) -> None:
+    server.faults.extend([Fault.NONE, Fault.EARLY])
+    data, good, _ = mixed(200)
+    place.write(data)
+    async with running(place) as log:
+        await log.seen("run 1 is finished")
+    assert server.happened[Fault.EARLY] == 1
+    assert not any("going back" in line for line in log.lines)
+    assert server.stored == good
+
+
 async def test_client_stops_sending_when_the_source_lost_what_the_server_lacks(
     place: Place, server: StubServer
 ) -> None:

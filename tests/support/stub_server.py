@@ -28,6 +28,7 @@ class Fault(enum.Enum):
     FORGET = enum.auto()  # the state is lost before the request
     UNAUTHORIZED = enum.auto()
     DISPLACED = enum.auto()
+    EARLY = enum.auto()  # a gap, as if its predecessors had not come yet
     SILENCE = enum.auto()  # no answer until the stub is closed
 
 
@@ -160,6 +161,8 @@ class StubServer(Stub):
                 return _problem(401, "wrong token")
             case Fault.DISPLACED:
                 return _problem(403, "a newer epoch exists")
+            case Fault.EARLY:
+                return _problem(409, "gap", {wire.PRODUCER_EXPECTED_SEQ: "0"})
             case Fault.FORGET:
                 self.next.clear()
                 self.stored.clear()

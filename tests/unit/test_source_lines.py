@@ -105,12 +105,6 @@ def test_long_line_gives_way_to_a_blank_one_and_is_described(line_break: bytes) 
     assert long.next == Mark(sequence=2, byte=len(data), crc32=zlib.crc32(data))
 
 
-def test_long_line_that_is_blank_is_blank() -> None:
-    with opened(b" " * 300_000 + b"\nnext\n") as fd:
-        blank, after = all_pieces(Lines(fd, Mark(), lines_max=1, bytes_max=1000))
-    assert (blank.body, blank.unsendable, after.body) == (BLANK, None, b"next\n")
-
-
 def test_long_line_that_grows_is_read_once() -> None:
     with opened(b"x" * 200_000) as fd:
         lines = Lines(fd, Mark(), lines_max=1, bytes_max=1000)

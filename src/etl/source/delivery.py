@@ -41,6 +41,7 @@ class StalledError(EtlError):
 class _Flight:
     piece: Piece
     anonymous: bool
+    oldest: bool  # nothing was unacknowledged before it when it was sent
     answer: asyncio.Task[Reply]
 
 
@@ -98,9 +99,13 @@ class Delivery:
             piece = self._take()
             if piece is None:
                 return
-            anonymous = not self._link.many
-            answer = asyncio.create_task(self._post(piece))
-            self._flights.append(_Flight(piece=piece, anonymous=anonymous, answer=answer))
+            flight = _Flight(
+                piece=piece,
+                anonymous=not self._link.many,
+                oldest=not self._flights,
+                answer=asyncio.create_task(self._post(piece)),
+            )
+            self._flights.append(flight)
 
     def _room(self) -> int:
         if not self._link.many:
@@ -178,9 +183,13 @@ class Delivery:
             case Refused(reason=reason):
                 await self._recall()
                 await self._isolate(reason)
-            case Gap(expected=expected):
+            case Gap(expected=expected) if flight.oldest:
                 await self._recall()
                 await self._go_back(expected)
+            case Gap():
+                # Said while its predecessors were still under way; alone it will be asked again.
+                await self._recall()
+                await self._retry(Later(kind="gap", reason="it waits for an earlier request"))
             case Displaced(reason=reason):
                 raise StalledError(
                     f"the server refuses this client, another has taken its place: {reason}",
@@ -216,7 +225,7 @@ class Delivery:
         self._alone_before = max(self._alone_before, piece.next.sequence)
         if piece.lines > 1:
             self._waiting.extendleft(reversed(piece.split()))
-        elif piece.body.strip():
+        elif piece.body != BLANK:
             self._suspect = piece
             self._waiting.appendleft(piece.without(reason))
         else:

@@ -13,6 +13,7 @@ from functools import partial
 
 import msgspec
 
+from etl.core.event import LINE_BYTES_MAX
 from etl.core.lines import drop_lines
 from etl.core.wire import Producer
 from etl.source.dead_letters import DeadLetters, Sender
@@ -22,7 +23,8 @@ from etl.source.progress import Keeper, Progress
 from etl.source.storing import persist
 from etl.source.watch import Stat
 
-_BLANK_LINE = re.compile(rb"^[ \t\r]*$", re.MULTILINE)
+# One over the limit is rejected, whatever it holds.
+_BLANK_LINE = re.compile(rb"^[ \t\r]{0,%d}$" % LINE_BYTES_MAX, re.MULTILINE)
 
 
 class Ledger:

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from zlib import crc32
 
 from etl.core.event import LINE_BYTES_MAX
-from etl.core.lines import WHITE_SPACE
 
 CHUNK_BYTES = 1024 * 1024
 # Below this a line is found faster by looking for each break than by counting halves.
@@ -112,14 +111,12 @@ class _LongLine:
     crc32: int
     text: bytes = b""
     length: int = 0
-    blank: bool = True
     digest: hashlib._Hash = field(default_factory=hashlib.sha256)
 
     def add(self, data: bytes) -> None:
         """Take the next bytes of the line, without its line break."""
         if len(self.text) < LINE_BYTES_MAX:
             self.text += data[: LINE_BYTES_MAX - len(self.text)]
-        self.blank = self.blank and not data.strip(WHITE_SPACE)
         self.length += len(data)
         self.crc32 = crc32(data, self.crc32)
         self.digest.update(data)
@@ -218,8 +215,6 @@ class Lines:
             crc32=crc32(line_break, line.crc32),
         )
         self.seek(after)
-        if line.blank:
-            return Piece(first=first, next=after, body=BLANK)
         unsendable = Unsendable(
             reason=f"event is {line.length} bytes, the limit is {LINE_BYTES_MAX}",
             text=line.text,

@@ -18,7 +18,7 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from etl.core import wire
-from etl.core.event import EventError, parse_line
+from etl.core.event import LINE_BYTES_MAX, EventError, parse_line
 from etl.core.lines import WHITE_SPACE
 from etl.runtime.settings import Settings
 from etl.source.dead_letters import Rejected
@@ -153,8 +153,8 @@ class Link:
 
     async def post_event(self, piece: Piece) -> Reply:
         """Send a piece of one line as one event, to a server that takes nothing else."""
-        line = piece.body.strip(WHITE_SPACE + b"\n")
-        if not line:
+        line = piece.body.removesuffix(b"\n")
+        if len(line) <= LINE_BYTES_MAX and not line.strip(WHITE_SPACE):
             return Taken(rejected=(), blank=1)
         try:
             parse_line(line)
