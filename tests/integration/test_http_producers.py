@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import resource
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from etl.core.wire import NDJSON_TYPE, NUMBER_MAX, Producer, Receipt
+from support.limits import files_no_larger_than
 from support.serving import TOKEN, Answer, Served, serving
 
 pytestmark = pytest.mark.asyncio
@@ -229,17 +228,6 @@ async def test_refused_request_takes_no_sequence(served: Served) -> None:
     served.events.stopping = False
     refused(await served.post_lines(event(1), producer="p", first=1), 409, "sequence 0")
     assert counts((await served.post_lines(events(0, 3), producer="p")).receipt) == (3, 0, 0, 0)
-
-
-@contextmanager
-def files_no_larger_than(size: int) -> Iterator[None]:
-    """Let the kernel refuse to write beyond, as a full disk does: in the middle of a write."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 async def test_write_that_fails_half_way_is_refused_and_can_be_sent_again(served: Served) -> None:
