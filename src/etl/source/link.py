@@ -252,4 +252,5 @@ def _detail(answer: Answer) -> str:
     try:
         return msgspec.json.decode(answer.body, type=wire.Problem).detail
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return answer.body[:200].decode(errors="replace").strip() or "no reason given"
+        text = answer.body[:200].decode(errors="replace")
+        return " ".join(text.split()) or "no reason given"
