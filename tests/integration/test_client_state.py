@@ -114,11 +114,12 @@ async def test_full_disk_is_waited_for(
     assert len([line for line in log.lines if "can't be written" in line]) == 1
 
 
+@pytest.mark.parametrize("error", [FileNotFoundError, RuntimeError("no watches left")])
 async def test_change_without_a_notification_is_found(
-    place: Place, server: StubServer, monkeypatch: pytest.MonkeyPatch
+    place: Place, server: StubServer, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def deaf(*_: object, **__: object) -> NoReturn:
-        raise FileNotFoundError
+        raise error
 
     monkeypatch.setattr(watch, "awatch", deaf)
     async with running(place) as log:

@@ -67,9 +67,12 @@ class Watch:
     async def run(self) -> None:
         """Take notifications until cancelled."""
         while True:
-            # A missing directory, or one that can't be watched, is looked at all the same.
-            with contextlib.suppress(OSError):
+            # A missing directory, or one that can't be watched, is looked at all the same. When
+            # the kernel has no more watches to give, watchfiles raises a kind of RuntimeError.
+            try:
                 await self._take_notifications()
+            except (OSError, RuntimeError) as error:
+                logger.debug("%s/ is not watched: %s", self._path.parent, error)
             await asyncio.sleep(LOOK_INTERVAL_S)
 
     async def _take_notifications(self) -> None:
