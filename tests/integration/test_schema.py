@@ -72,6 +72,11 @@ async def test_original_table_is_widened_and_nothing_lost(database_url: str, rou
         await connection.execute("SELECT upsert_user_revenue('user2', 0.5)")
         await connection.execute("SELECT upsert_user_revenue($1, $2)", "new", Decimal(3))
         rows = await connection.fetch("SELECT user_id, revenue::text FROM users_revenue")
+        collation = await connection.fetchval(
+            "SELECT collation_name FROM information_schema.columns "
+            "WHERE table_name = 'users_revenue' AND column_name = 'user_id'"
+        )
+    assert collation == "C"
     assert {row["user_id"]: row["revenue"] for row in rows} == {
         "user1": "27",
         "user2": "2147483647.5",
@@ -168,6 +173,19 @@ async def test_file_of_the_original_is_not_read_where_the_schema_is_there(
         async with processor(tmp_path, database_url):
             await database.until_applied(5)
         assert await database.totals() == {"user1": 5}
+
+
+async def test_new_database_means_the_whole_log_whatever_the_file_says(
+    database_url: str, tmp_path: Path
+) -> None:
+    write_original(tmp_path, [event("user1", 1)] * 5)
+    (tmp_path / FILE_NAME).write_text(json.dumps({ORIGINAL_PARTITION: 3}))
+    with hearing() as heard:
+        async with processor(tmp_path, database_url):
+            await heard.until("working")
+            async with prepared(database_url) as database:
+                await database.until_applied(5)
+                assert await database.totals() == {"user1": 5}
 
 
 async def test_refusal_of_the_take_over_rolls_everything_back(database_url: str) -> None:
