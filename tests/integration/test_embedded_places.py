@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,31 @@ def test_cluster_of_another_version_is_refused_untouched(
     assert (pg_directory / "cluster/PG_VERSION").read_text() == "11\n"
 
 
+def test_directory_that_can_not_be_used_is_an_error_that_names_it(pg_empty: Path) -> None:
+    (pg_empty / "users.lock").mkdir(parents=True)
+    (pg_empty / "keeper.lock").touch()
+    with pytest.raises(EtlError, match=f"{pg_empty}/ can't be used for PostgreSQL"):
+        run(EmbeddedPostgres(pg_empty))
+
+
+def test_cluster_that_can_not_be_initialised_is_an_error_that_names_the_log(pg_empty: Path) -> None:
+    small_files = ["prlimit", "--fsize=1000000"]
+    ran = command_line(pg_empty, before=small_files)
+    assert ran.returncode == 1
+    assert f"{pg_empty}/cluster/ can't be initialised" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert command_line(pg_empty).returncode == 0  # with more room, all is well
+
+
+def test_keeper_that_meets_an_error_of_the_system_passes_it_on(pg_empty: Path) -> None:
+    pg_empty.mkdir()
+    (pg_empty / "cluster").symlink_to("nowhere")  # a new cluster can't take this name
+    server = EmbeddedPostgres(pg_empty)
+    with pytest.raises(EtlError, match=r"has ended: .*Not a directory"):
+        run(server)
+    server.release()
+
+
 def test_missing_programs_are_an_error_that_names_the_way_out(
     pg_empty: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,9 +165,11 @@ def test_ordinary_user_needs_nothing_but_a_directory(pg_empty: Path) -> None:
     user.kill()
 
 
-def command_line(directory: Path, *command: str) -> subprocess.CompletedProcess[str]:
+def command_line(
+    directory: Path, *command: str, before: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "etl.sink.embedded", str(directory), *command],
+        [*before, sys.executable, "-m", "etl.sink.embedded", str(directory), *command],
         capture_output=True,
         text=True,
         check=False,

@@ -32,7 +32,7 @@ from urllib.parse import quote
 from etl.runtime.backoff import Backoff
 from etl.runtime.errors import EtlError
 from etl.runtime.files import make_private_directory
-from etl.sink.cluster import ROLE, SOCKET_NAME, find_binaries, socket_directory
+from etl.sink.cluster import ROLE, SOCKET_NAME, USE_ANOTHER, find_binaries, socket_directory
 from etl.sink.keeper import ERROR_NAME, LOCK_NAME, LOG_NAME
 
 logger = logging.getLogger(__name__)
@@ -85,14 +85,12 @@ class EmbeddedPostgres:
             if lock is None:
                 if self._is_kept() and await self._answers():
                     return self.dsn
+            elif now < start_at:
+                os.close(lock)
             else:
-                with os.fdopen(lock):
-                    if started:
-                        self._raise_error()
-                    if now >= start_at:
-                        self._start_keeper(lock)
-                        started = True
-                        start_at = now + backoff.next_s()
+                await asyncio.to_thread(self._start_keeper, lock, check_last=started)
+                started = True
+                start_at = now + backoff.next_s()
             if now >= remind_at:
                 log = self._directory / LOG_NAME
                 logger.warning("the embedded PostgreSQL does not answer yet; see %s", log)
@@ -114,7 +112,13 @@ class EmbeddedPostgres:
         """Become a user; a server that is just being stopped is waited for."""
         while self._users is None:
             make_private_directory(self._directory)
-            fd = os.open(self._directory / "users.lock", os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fd = os.open(self._directory / "users.lock", os.O_RDWR | os.O_CREAT, 0o600)
+            except OSError as error:
+                raise EtlError(
+                    f"{self._directory}/ can't be used for PostgreSQL: {error.strerror}",
+                    hint=f"run it as the owner, give another ETL_DATA_DIR, or {USE_ANOTHER}",
+                ) from error
             try:
                 fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -141,8 +145,17 @@ class EmbeddedPostgres:
                     writer.close()
         return False
 
-    def _start_keeper(self, lock: int) -> None:
-        """Start the keeper, which inherits its lock from us: so there is never a second one."""
+    def _start_keeper(self, lock: int, *, check_last: bool) -> None:
+        """Start the keeper, which inherits its lock from us: so there is never a second one.
+
+        The lock is closed here, in whatever way this ends, also when nobody waits for it any more.
+        """
+        with os.fdopen(lock):
+            if check_last:
+                self._raise_error()
+            self._launch(lock)
+
+    def _launch(self, lock: int) -> None:
         os.ftruncate(lock, 0)
         log = os.open(self._directory / LOG_NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:

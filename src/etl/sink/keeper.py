@@ -200,11 +200,13 @@ def main(directory: Path, lock: int) -> int:
         Keeper(directory, lock).run()
     except EtlError as error:
         leave_error(directory, error)
+    except OSError as error:
+        leave_error(directory, EtlError(f"the keeper of {directory}/ has ended: {error}"))
     except subprocess.CalledProcessError as error:
         leave_error(
             directory,
             EtlError(
-                f"{Path(error.cmd[-1]).name or 'initdb'} ended with {error.returncode}",
+                f"{cluster_path(directory)}/ can't be initialised: exit code {error.returncode}",
                 hint=f"see {directory / LOG_NAME}",
             ),
         )
