@@ -12,6 +12,7 @@ import contextlib
 from collections.abc import Iterator
 
 from aiohttp import hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from etl.core.event import EventError
 from etl.core.lines import Judged, count_lines, drop_lines, judge, one_line
@@ -63,7 +64,7 @@ class LiveEvents:
         if media_type == JSON_TYPE and producer is not None:
             raise RequestError(400, f"Producer headers need {NDJSON_TYPE}: send one line of it")
         with self._room_for(request):
-            body = await request.read()
+            body = await _body(request)
             with _nothing_appended():
                 if media_type == JSON_TYPE:
                     return await self._one(body)
@@ -133,6 +134,14 @@ def _nothing_appended() -> Iterator[None]:
         yield
     except (QueueFullError, WriteFailedError) as error:
         raise unavailable(str(error)) from None
+
+
+async def _body(request: web.Request) -> bytes:
+    """Read the whole body, or refuse it; who went away in the middle reads no answer."""
+    try:
+        return await request.read()
+    except (ConnectionError, web.RequestPayloadError, HttpProcessingError) as error:
+        raise RequestError(400, f"the body is not whole: {error}") from None
 
 
 def _media_type(request: web.Request) -> str:
