@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -271,6 +272,34 @@ async def test_what_is_not_http_is_refused_without_a_traceback(
     served: Served, broken: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert (await served.raw(broken)).status == 400
+    assert served.lines == 0
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+_START = b"POST /liveEvent HTTP/1.1\r\nHost: test\r\nAuthorization: " + TOKEN.encode()
+
+
+@pytest.mark.parametrize(
+    ("start", "rest"),
+    [
+        (b"\r\nContent-Length: 1000\r\n\r\n" + EVENT + b"\n", b""),
+        (b"\r\nTransfer-Encoding: chunked\r\n\r\n2e\r\n" + EVENT + b"\n\r\n", b""),
+        (b"\r\nTransfer-Encoding: chunked\r\n\r\n2e\r\n" + EVENT + b"\n\r\n", b"zz\r\n"),
+    ],
+    ids=["cut off", "a chunk missing", "a broken chunk"],
+)
+async def test_body_that_is_not_whole_appends_nothing_and_leaves_no_traceback(
+    served: Served, caplog: pytest.LogCaptureFixture, start: bytes, rest: bytes
+) -> None:
+    reader, writer = await asyncio.open_connection(served.host, served.port)
+    writer.write(_START + b"\r\nContent-Type: application/x-ndjson" + start)
+    assert (await served.ask("GET", "/livez")).status == 200  # by now its body is waited for
+    writer.write(rest)
+    writer.write_eof()
+    async with asyncio.timeout(30):
+        assert b" 200 " not in await reader.read()
+    writer.close()
+    await writer.wait_closed()
     assert served.lines == 0
     assert [record for record in caplog.records if record.exc_info] == []
 
