@@ -183,3 +183,9 @@ def test_ordinary_lines_go_the_fast_way() -> None:
     assert decode_fast(GOOD * 1000) is not None
     assert decode_fast((GOOD + DECIMAL) * 1000) is not None
     assert decode_fast('{"userId":"é💩","name":"add_revenue","value":1}\n'.encode()) is not None
+
+
+def test_line_that_holds_a_line_break_is_refused_as_such() -> None:
+    # White space to JSON, so only a rule about lines refuses it.
+    assert answer(GOOD[:-2] + b"\n}") == "event spans lines"
+    assert one_line(GOOD[:-2] + b"\n}") == GOOD[:-2] + b" }\n"
