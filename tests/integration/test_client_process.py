@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from support.client_process import ClientProcess, Place, process
+from support.client_process import Place, process
 from support.stub_server import Fault, StubServer
 
 pytestmark = pytest.mark.asyncio
@@ -106,8 +106,8 @@ async def test_second_client_on_a_directory_ends_and_names_the_first(
     async with process(place) as first:
         place.write(random_source(1, 10)[0])
         await first.logs("run 1 is finished")
-        second = await ClientProcess.start(place)
-        assert await second.ended() == 1
+        async with process(place) as second:
+            assert await second.ended() == 1
         assert f"in use by client with pid {first.pid}" in "".join(second.log)
         place.write(random_source(2, 10)[0])
         await first.logs("run 2 is finished")
@@ -115,14 +115,14 @@ async def test_second_client_on_a_directory_ends_and_names_the_first(
 
 async def test_mode_follow_comes_later(place: Place) -> None:
     place.settings["client_mode"] = "follow"
-    client = await ClientProcess.start(place)
-    assert await client.ended() == 2
+    async with process(place) as client:
+        assert await client.ended() == 2
     assert "ETL_CLIENT_MODE is 'follow', which comes later" in "".join(client.log)
 
 
 async def test_progress_of_another_format_ends_the_client(place: Place) -> None:
     place.data.mkdir()
     (place.data / "client_progress.json").write_text('{"format":9}')
-    client = await ClientProcess.start(place)
-    assert await client.ended() == 1
+    async with process(place) as client:
+        assert await client.ended() == 1
     assert "client_progress.json has format 9" in "".join(client.log)

@@ -130,10 +130,9 @@ class ClientProcess:
         self.log: list[str] = []
 
     @classmethod
-    async def start(cls, place: Place, *, prefix: tuple[str, ...] = ()) -> Self:
+    async def start(cls, place: Place) -> Self:
         return cls(
             await asyncio.create_subprocess_exec(
-                *prefix,
                 sys.executable,
                 "-m",
                 "etl.client",
@@ -168,7 +167,7 @@ class ClientProcess:
         """End it at whatever instruction it is."""
         if self._process.returncode is None:
             self._process.send_signal(signal.SIGKILL)
-        await self.ended()
+            await self.ended()
 
     async def stop(self, number: signal.Signals) -> int:
         self._process.send_signal(number)
