@@ -194,7 +194,7 @@ def test_lock_in_use_names_its_owner(tmp_path: Path) -> None:
 def test_lock_of_a_killed_process_is_free_whatever_its_file_says(tmp_path: Path) -> None:
     path = tmp_path / "server.lock"
     with holder(path):
-        pass
+        path.write_text("an owner with a much longer name 4294967296\nand more\n")
     lock = Lock(path, role="processor").acquire()
     assert lock.owner() == f"processor with pid {os.getpid()}"
     lock.release()
