@@ -107,7 +107,7 @@ class Client:
         ledger = Ledger(progress=start.progress, keeper=self._keeper, letters=self._letters)
         try:
             await self._keeper.save(start.progress)
-            logger.info("run %d begins at line %d", start.progress.epoch, start.progress.next + 1)
+            logger.info("run %d begins at line %d", start.progress.run, start.progress.next + 1)
             began = time.monotonic()
             await self._delivery(start, ledger, link).run()
             await ledger.finish()
@@ -116,7 +116,7 @@ class Client:
         runs.finished(ledger.progress)
         logger.info(
             "run %d is finished",
-            ledger.progress.epoch,
+            ledger.progress.run,
             extra=fields(**ledger.summary(), seconds=round(time.monotonic() - began, 3)),
         )
 

@@ -59,7 +59,7 @@ async def test_line_taken_for_the_last_is_not_joined_with_what_follows(
     last = b'{"userId":"u","name":"add_revenue","value":7}'
     assert server.stored == [*GOOD[:20], *GOOD[:20], last]
     (letter,) = place.letters()
-    assert (letter["epoch"], letter["line"], letter["text"]) == (1, 21, '{"userId":"u"')
+    assert (letter["line"], letter["text"]) == (21, '{"userId":"u"')
 
 
 async def test_other_file_after_a_kill_is_not_taken_for_the_one_in_flight(
@@ -140,3 +140,21 @@ async def test_request_without_an_answer_is_sent_again(
         assert "no answer in time" in await log.seen("takes no events")
         await log.seen("run 1 is finished")
     assert server.stored == GOOD
+
+
+async def test_older_copy_of_the_progress_takes_no_new_line_for_a_known_one(
+    place: Place, server: StubServer
+) -> None:
+    path = place.data / "client_progress.json"
+    place.write(b"\n".join(GOOD[:10]) + b"\n")
+    async with running(place) as log:
+        await log.seen("run 1 is finished")
+        older = path.read_bytes()
+        place.write(b"\n".join(GOOD[10:20]) + b"\n")
+        await log.seen("run 2 is finished")
+    path.write_bytes(older)
+    place.write(b"\n".join(GOOD[20:30]) + b"\n")
+    async with running(place) as log:
+        await log.seen("run 2 is finished lines=10 accepted=10")
+    assert server.stored == GOOD[:30]
+    assert server.duplicates == 0

@@ -47,6 +47,10 @@ class Role:
         """Send a signal and wait for the end."""
         if self.process.returncode is None:
             self.process.send_signal(number)
+        return await self.ended()
+
+    async def ended(self) -> int:
+        """Wait for the end, and return the exit code."""
         async with asyncio.timeout(PATIENCE_S):
             code = await self.process.wait()
             await self._reading
@@ -104,7 +108,7 @@ class Pipeline:
         """Ask processes to stop, all at once as honcho does, and return their exit codes."""
         for name in names:
             self.roles[name].process.send_signal(signal.SIGTERM)
-        return {name: await self.roles[name].end(signal.SIGTERM) for name in names}
+        return {name: await self.roles[name].ended() for name in names}
 
     def write_source(self, data: bytes) -> None:
         """Put a new source in place, by rename."""

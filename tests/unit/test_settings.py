@@ -59,9 +59,13 @@ def test_other_variables_and_empty_ones_are_left_alone() -> None:
 
 def test_unknown_variable_is_refused_by_name_with_those_known() -> None:
     message = refusal(ETL_PROT="8000")
-    assert message.startswith("ETL_PROT is not a setting, value '8000'; ")
-    assert "ETL_PORT" in message
+    assert message.startswith("ETL_PROT is not a setting, value '8000'; did you mean ETL_PORT? ")
     assert "DATABASE_URL" in message
+
+
+@pytest.mark.parametrize("variable", ["ETL_TOKNE", "ETL_PASSWORD", "ETL_DATABASE_URL"])
+def test_unknown_variable_that_may_hold_a_secret_is_shown_without_it(variable: str) -> None:
+    assert "hunter2" not in refusal(**{variable: "hunter2"})
 
 
 @pytest.mark.parametrize(
@@ -84,6 +88,7 @@ def test_unknown_variable_is_refused_by_name_with_those_known() -> None:
         ("ETL_LOG_FORMAT", "xml"),
         ("ETL_SERVER_URL", "localhost:8000"),
         ("ETL_SERVER_URL", "ftp://localhost"),
+        ("ETL_SERVER_URL", "http://h:99999"),
         ("DATABASE_URL", "mysql://localhost/etl"),
     ],
 )
@@ -125,6 +130,22 @@ def test_what_is_shown_masks_secrets_and_names_variables() -> None:
     assert shown["ETL_TOKEN"] == "***"  # noqa: S105  the mask
     assert shown["DATABASE_URL"] == "postgresql://etl:***@db.example:5432/etl?***"
     assert shown["ETL_PORT"] == 8000
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("DATABASE_URL", "postgresql://[::1"),
+        ("DATABASE_URL", "host=x password=hunter2"),
+        ("DATABASE_URL", "postgresql://etl:hunter2@db:99999/etl"),
+        ("ETL_SERVER_URL", "http://[x"),
+        ("ETL_SERVER_URL", "http://"),
+    ],
+)
+def test_address_that_is_none_is_refused_without_its_secrets(variable: str, text: str) -> None:
+    message = refusal(**{variable: text})
+    assert message.startswith(f"{variable} is not an address")
+    assert "hunter2" not in message
 
 
 def test_unusable_database_address_is_shown_without_its_password() -> None:

@@ -26,6 +26,7 @@ def ledger_in(directory: Path) -> Ledger:
     progress = Progress(
         source="events.jsonl",
         producer="p",
+        run=1,
         epoch=1,
         head_bytes=0,
         head_crc32=0,

@@ -29,6 +29,7 @@ def progress_of(path: Path, *, lines: int, finished: bool) -> Progress:
     return Progress(
         source=str(path),
         producer="p",
+        run=7,
         epoch=7,
         next=lines,
         byte=len(sent),
@@ -66,7 +67,7 @@ def replace(path: Path, data: bytes) -> None:
 def test_without_progress_a_new_producer_sends_everything(source: Path) -> None:
     run = next_run(source, None)
     assert run is not None
-    assert (run.epoch, run.mark) == (1, Mark())
+    assert (run.run, run.mark) == (1, Mark())
     assert run.producer.startswith("client-")
     again = next_run(source, None)
     assert again is not None
@@ -97,7 +98,7 @@ def test_unfinished_run_gives_way_to_another_file_with_a_warning(
     with caplog.at_level(logging.WARNING):
         run = next_run(source, before)
     assert run is not None
-    assert (run.producer, run.epoch, run.mark) == ("p", 8, Mark())
+    assert (run.producer, run.run, run.mark) == ("p", 8, Mark())
     assert f"lines from {lines + 1} on are not sent" in caplog.text
 
 
@@ -116,7 +117,7 @@ def test_finished_run_is_repeated_for_other_bytes(source: Path, data: bytes) -> 
     replace(source, data)
     run = next_run(source, before)
     assert run is not None
-    assert (run.producer, run.epoch, run.mark) == ("p", 8, Mark())
+    assert (run.producer, run.run, run.mark) == ("p", 8, Mark())
 
 
 def test_any_change_while_running_is_a_new_run(source: Path) -> None:
@@ -127,7 +128,7 @@ def test_any_change_while_running_is_a_new_run(source: Path) -> None:
     start = runs.start()
     assert start is not None
     os.close(start.fd)
-    assert start.progress.epoch == 8
+    assert start.progress.run == 8
     assert runs.start() is None
 
 
@@ -141,7 +142,8 @@ def test_change_after_the_end_of_a_run_is_a_new_run(source: Path) -> None:
     again = runs.start()
     assert again is not None
     os.close(again.fd)
-    assert (again.progress.epoch, again.progress.producer) == (2, start.progress.producer)
+    assert (again.progress.run, again.progress.producer) == (2, start.progress.producer)
+    assert again.progress.epoch > start.progress.epoch
 
 
 def test_damaged_progress_counts_as_missing(source: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -99,9 +99,11 @@ class Lock:
         except BlockingIOError:
             os.close(fd)
             return False
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{self._role} {os.getpid()}\n".encode(), 0)
         self._fd = fd
+        # Who holds it is for people; on a full disk it stays unsaid.
+        with contextlib.suppress(OSError):
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{self._role} {os.getpid()}\n".encode(), 0)
         return True
 
     def acquire(self) -> Self:

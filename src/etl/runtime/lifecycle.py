@@ -114,7 +114,11 @@ async def _until_stopped(run: Run, settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await run(settings, stop)
+    try:
+        await run(settings, stop)
+    finally:
+        # The loop takes its handlers with it; a signal after that must not change the exit code.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
 
 
 async def stopped_within(stop: asyncio.Event, seconds: float) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,6 +57,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Return the settings by variable name, secrets masked, for the log."""
         values = {_variable(name): getattr(self, name) for name in self.__struct_fields__}
         values[_variable("token")] = "***"
+        values[_variable("server_url")] = masked(self.server_url)
         if self.database_url is not None:
             values["DATABASE_URL"] = masked(self.database_url)
         return values
@@ -67,7 +69,12 @@ def _variable(field: str) -> str:
 
 def masked(url: str) -> str:
     """Return `url` with the password and the query, which may carry one, replaced by stars."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "***"
+    if not parts.netloc and ("@" in url or "=" in url):
+        return "***"
     user, at, host = parts.netloc.rpartition("@")
     name, colon, _ = user.partition(":")
     secret = f"{name}:***" if colon else name
@@ -83,12 +90,9 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
         SettingsError: a variable is unknown or its value unusable; the message names both.
     """
     fields = {_variable(name): name for name in Settings.__struct_fields__}
-    unknown = sorted(k for k in environment if k.startswith("ETL_") and k not in fields)
-    if unknown:
-        raise SettingsError(
-            f"{unknown[0]} is not a setting, value {environment[unknown[0]]!r}",
-            hint=f"remove it, or use one of {', '.join(sorted(fields))}",
-        )
+    for variable in sorted(environment):
+        if variable.startswith("ETL_") and variable not in fields:
+            raise _unknown(variable, environment[variable], known=sorted(fields))
     values: dict[str, object] = {}
     for variable, field in fields.items():
         if environment.get(variable):
@@ -102,6 +106,8 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
     return settings
 
 
+_SECRETS = frozenset({"ETL_TOKEN", "DATABASE_URL"})
+_SCHEMES = {"server_url": ("http", "https"), "database_url": ("postgresql", "postgres")}
 _TYPES: dict[str, object] = dict(
     zip(
         Settings.__struct_fields__,
@@ -111,24 +117,42 @@ _TYPES: dict[str, object] = dict(
 )
 
 
+def _unknown(variable: str, text: str, *, known: list[str]) -> SettingsError:
+    near = difflib.get_close_matches(variable, known, n=1, cutoff=0.8)
+    # A misspelt token must not end up in a terminal or a log.
+    value = f", value {text!r}" if near and near[0] not in _SECRETS else ""
+    meant = f"did you mean {near[0]}? " if near else ""
+    return SettingsError(
+        f"{variable} is not a setting{value}", hint=f"{meant}the settings are {', '.join(known)}"
+    )
+
+
 def _checked(variable: str, field: str, text: str) -> object:
-    shown = masked(text) if field == "database_url" else "***" if field == "token" else repr(text)
-    try:
-        value = msgspec.convert(text, _TYPES[field], strict=False)
-    except msgspec.ValidationError as error:
-        raise SettingsError(
-            f"{variable} is unusable, value {shown}", hint=_remedy(str(error))
-        ) from None
     if field == "token" and not (text.isascii() and text.isprintable() and " " not in text):
         raise SettingsError(f"{variable} is unusable, value ***", hint="use visible ASCII")
-    if field in {"server_url", "database_url"}:
-        schemes = {"http", "https"} if field == "server_url" else {"postgresql", "postgres"}
-        if urlsplit(text).scheme not in schemes:
-            raise SettingsError(
-                f"{variable} is not an address, value {shown}",
-                hint=f"it should begin with {' or '.join(sorted(s + '://' for s in schemes))}",
-            )
-    return value
+    if field in _SCHEMES:
+        _check_address(variable, text, schemes=_SCHEMES[field])
+    try:
+        return msgspec.convert(text, _TYPES[field], strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(
+            f"{variable} is unusable, value {text!r}", hint=_remedy(str(error))
+        ) from None
+
+
+def _check_address(variable: str, text: str, *, schemes: tuple[str, ...]) -> None:
+    wrong = SettingsError(
+        f"{variable} is not an address, value {masked(text)}",
+        hint=f"it should be like {schemes[0]}://host:port",
+    )
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise wrong from None
+    host_needed = schemes[0] == "http"
+    if parts.scheme not in schemes or port == 0 or (host_needed and not parts.hostname):
+        raise wrong
 
 
 def _remedy(reason: str) -> str:

@@ -1,7 +1,7 @@
 """How far the client is: `client_progress.json`, format 1, replaced atomically and synced.
 
-    {"format":1,"source":"events.jsonl","producer":"client-…","epoch":3,"next":1000,"byte":53000,
-     "crc32":1234,"head_bytes":65536,"head_crc32":5678,
+    {"format":1,"source":"events.jsonl","producer":"client-…","run":3,"epoch":1795421360123,"next":1000,
+     "byte":53000,"crc32":1234,"head_bytes":65536,"head_crc32":5678,
      "stat":{"inode":1,"size":106000,"mtime_ns":1},"end":null,"finished":false,
      "accepted":998,"rejected":1,"blank":1,"elsewhere":[]}
 
@@ -14,7 +14,12 @@ Invariants:
   taken for a line without a line break. So an epoch and a sequence never mean two lines.
 * Every line before `next` is acknowledged, and its dead letter, if it is one, is durable.
 
-`next` may lag behind what the server knows: what is sent again is suppressed there.
+* No epoch is used again, also where the record is an older copy: an epoch is the time at which the
+  run began, in milliseconds, or one more than the last if the clock says less. Otherwise the server
+  would take other lines for known ones.
+
+`run` counts the runs, for people. `next` may lag behind what the server knows: what is sent again
+is suppressed there.
 `head_*` are the first bytes at the start of the run, which tell another file also while `byte`
 is 0. `elsewhere` lists the ranges of lines that were sent without an identity.
 """
@@ -24,6 +29,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -48,6 +54,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     format: int = FORMAT
     source: str
     producer: str
+    run: int
     epoch: int
     next: int = 0
     byte: int = 0
@@ -75,6 +82,11 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Format(msgspec.Struct):
     format: int
+
+
+def new_epoch(before: int = 0) -> int:
+    """Return an epoch that was never used by whoever used `before` last."""
+    return max(before + 1, time.time_ns() // 1_000_000)
 
 
 def new_producer() -> str:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from etl.source.lines import holds
-from etl.source.progress import Progress, new_producer
+from etl.source.progress import Progress, new_epoch, new_producer
 from etl.source.storing import in_thread
 from etl.source.watch import LOOK_INTERVAL_S, Stat, Watch, look, stat_of
 
@@ -97,14 +97,14 @@ class Runs:
             return self._new(fd, stat)
         if before.finished:
             if stat == before.stat or (stat.size == before.byte and holds(fd, before.mark)):
-                logger.info("%s is as run %d sent it", self._path, before.epoch)
+                logger.info("%s is as run %d sent it", self._path, before.run)
                 return None
             return self._new(fd, stat)
         if stat == before.stat or (holds(fd, before.head) and holds(fd, before.mark)):
             return before
         logger.warning(
             "run %d was not finished, and %s is another file now; lines from %d on are not sent",
-            before.epoch,
+            before.run,
             self._path,
             before.next + 1,
         )
@@ -116,7 +116,8 @@ class Runs:
         return Progress(
             source=str(self._path),
             producer=before.producer if before else new_producer(),
-            epoch=before.epoch + 1 if before else 1,
+            run=before.run + 1 if before else 1,
+            epoch=new_epoch(before.epoch if before else 0),
             head_bytes=len(head),
             head_crc32=zlib.crc32(head),
             stat=stat,
