@@ -147,11 +147,11 @@ def _check_address(variable: str, text: str, *, schemes: tuple[str, ...]) -> Non
     )
     try:
         parts = urlsplit(text)
-        port = parts.port
+        _ = parts.port  # raises where it is none
     except ValueError:
         raise wrong from None
     host_needed = schemes[0] == "http"
-    if parts.scheme not in schemes or port == 0 or (host_needed and not parts.hostname):
+    if parts.scheme not in schemes or (host_needed and not parts.hostname):
         raise wrong
 
 
