@@ -3,6 +3,7 @@
 
     python3 run.py                starts the three processes of the Procfile
     python3 run.py test [ARG ...]   runs the tests; ARG goes to pytest
+    python3 run.py torture [ARG ...]  tries to break the pipeline; --help says how
 
 The set-up installs exactly what `requirements.lock` names, checked by hash, and needs neither root
 nor anything but Python with pip, or uv. It is done once, and again when `pyproject.toml`, the
@@ -49,6 +50,7 @@ PIP_PYTHON_OPTION_SINCE = (22, 3)
 COMMANDS = {
     "start": ["-m", "honcho", "start"],
     "test": ["-m", "pytest"],
+    "torture": [str(ROOT / "tests" / "torture")],
 }
 
 

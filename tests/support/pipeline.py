@@ -31,11 +31,11 @@ class Role:
             self._more.set()
         self._more.set()
 
-    async def said(self, text: str, *, times: int = 1) -> str:
-        """Wait for a log line, and return it."""
+    async def said(self, *texts: str, times: int = 1) -> str:
+        """Wait for a log line with one of these texts, and return it."""
         async with asyncio.timeout(PATIENCE_S):
             while True:
-                found = [line for line in self.log if text in line]
+                found = [line for line in self.log if any(text in line for text in texts)]
                 if len(found) >= times:
                     return found[times - 1]
                 if self._reading.done():
@@ -124,6 +124,11 @@ class Pipeline:
     def log_of(self, name: str) -> list[str]:
         """Every line that any process of this role has logged."""
         return [line for role in self._logs if role.name == name for line in role.log]
+
+    def write_logs(self) -> None:
+        """Put what every process has logged beside the source, for whoever looks into a failure."""
+        lines = [line for role in self._logs for line in role.log]
+        (self.directory / "processes.log").write_text("\n".join(sorted(lines)) + "\n")
 
     def faults(self) -> list[str]:
         """Lines that no run may log, whatever is killed."""
