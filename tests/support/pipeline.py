@@ -82,15 +82,16 @@ class Pipeline:
                 line = await self.roles[name].said("listening")
                 self.port = int(line.rpartition("port=")[2])
 
-    async def launch(self, name: str) -> Role:
-        """Start one process, beside whatever runs already; the caller ends it."""
+    async def launch(self, name: str, *before: str, **env: str) -> Role:
+        """Start one process beside whatever runs already, as the command `before` runs it."""
         url = self.server_url or f"http://127.0.0.1:{self.port}"
         process = await asyncio.create_subprocess_exec(
+            *before,
             sys.executable,
             "-m",
             f"etl.{name}",
             cwd=self.directory,
-            env=self._env | {"ETL_PORT": str(self.port), "ETL_SERVER_URL": url},
+            env=self._env | {"ETL_PORT": str(self.port), "ETL_SERVER_URL": url} | env,
             stderr=asyncio.subprocess.PIPE,
         )
         role = Role(name, process)
@@ -109,6 +110,13 @@ class Pipeline:
         for name in names:
             self.roles[name].process.send_signal(signal.SIGTERM)
         return {name: await self.roles[name].ended() for name in names}
+
+    async def end_all(self) -> None:
+        """End whatever still runs, also what is frozen."""
+        for role in self._logs:
+            if role.process.returncode is None:
+                role.process.send_signal(signal.SIGCONT)
+                await role.end(signal.SIGKILL)
 
     def write_source(self, data: bytes) -> None:
         """Put a new source in place, by rename."""
@@ -147,7 +155,4 @@ async def pipeline(directory: Path, database_url: str, **env: str) -> AsyncItera
     try:
         yield running
     finally:
-        for role in running.roles.values():
-            if role.process.returncode is None:
-                role.process.send_signal(signal.SIGCONT)
-                await role.end(signal.SIGKILL)
+        await running.end_all()
