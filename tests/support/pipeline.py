@@ -67,8 +67,6 @@ class Pipeline:
         self.port = 0
         self.server_url = ""
         self.roles: dict[str, Role] = {}
-        # What a role is started under, as `strace -D`; it must not put a process in between.
-        self.prefixes: dict[str, tuple[str, ...]] = {}
         self._logs: list[Role] = []
         self._env = {k: v for k, v in os.environ.items() if not k.startswith("ETL_")} | {
             "DATABASE_URL": database_url,

@@ -11,7 +11,18 @@ from dataclasses import dataclass
 from torture.trial import Trial
 
 # Each module has a list ROWS.
-MODULES = ("processes", "sweeps", "network", "postgres", "disk", "state", "clock", "nemesis")
+MODULES = (
+    "processes",
+    "sweeps",
+    "network",
+    "postgres",
+    "power",
+    "disk",
+    "state",
+    "clock",
+    "targeted",
+    "nemesis",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
