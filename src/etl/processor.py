@@ -23,7 +23,7 @@ from pathlib import Path
 import asyncpg
 
 from etl.log.identity import read_or_make_log_id
-from etl.log.names import is_name
+from etl.log.names import is_name, list_names
 from etl.log.position import Position
 from etl.log.reader import Block, LogReader, has_watermark, position_after
 from etl.runtime.backoff import Backoff
@@ -76,7 +76,9 @@ class Processor:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until the stop."""
         make_private_directory(self._directory)
-        log_id = read_or_make_log_id(self._directory)
+        log_id = await self._log_id(stop)
+        if log_id is None:
+            return
         turn = Turn(self._directory, log_id=log_id, takeover_s=self._settings.takeover_s)
         working = asyncio.create_task(self._keep_working(turn, log_id, stop))
         stopping = asyncio.create_task(stop.wait())
@@ -90,6 +92,16 @@ class Processor:
                 await working
             turn.release()
             self._connector.close()
+
+    async def _log_id(self, stop: asyncio.Event) -> str | None:
+        """Return the id of the log, as soon as it can be had; None after a stop."""
+        while not stop.is_set():
+            try:
+                return await asyncio.to_thread(read_or_make_log_id, self._directory)
+            except EtlError as error:
+                self._complain(str(error))
+                await stopped_within(stop, self._backoff.next_s())
+        return None
 
     async def _keep_working(self, turn: Turn, log_id: str, stop: asyncio.Event) -> None:
         while not stop.is_set():
@@ -121,14 +133,16 @@ class Processor:
             known = await offsets.load(connection, log_id)
             others = await offsets.other_logs(connection, log_id)
             await deferred.load(connection)
-            ours = has_watermark(self._directory)
-            done = () if ours else await offsets.load_done_names(connection, log_id)
+            listed = await asyncio.to_thread(list_names, self._directory)
+            earlier = [name for name in listed if name <= (known.newest or "")]
+            # Another server, with another clock, may have named partitions before our newest.
+            missed = await offsets.without_row(connection, log_id, earlier)
         committer = Committer(connection, log_id=log_id, known=known, deferred=deferred)
         reader = LogReader(
             self._directory,
-            undone=[_position(offset) for offset in known.undone],
+            undone=[*map(_position, known.undone), *map(_start, missed)],
             newest=known.newest,
-            done=done,
+            done=() if has_watermark(self._directory) else set(earlier) - missed,
         )
         remove_temporaries(self._directory / mirror.FILE_NAME)
         shown = mirror.Mirror(self._directory, known)
@@ -303,6 +317,10 @@ def _count_lag(directory: Path, undone: list[Offset], newest: str) -> int:
 
 def _position(offset: Offset) -> Position:
     return Position(partition=offset.partition, byte=offset.byte, line=offset.line)
+
+
+def _start(partition: str) -> Position:
+    return Position(partition=partition, byte=0, line=0)
 
 
 def _move(block: Block) -> Move:

@@ -13,13 +13,14 @@ from urllib.parse import unquote_to_bytes
 from aiohttp import web
 
 from etl.core.wire import BODY_BYTES_MAX, LIVE_EVENT_PATH, USER_EVENTS_PATH
+from etl.log import producers as producers_file
 from etl.log.files import LogFiles
 from etl.log.identity import read_or_make_log_id
 from etl.log.producers import Producers
 from etl.log.recovery import recover
 from etl.log.writer import LogWriter
 from etl.runtime.errors import EtlError
-from etl.runtime.files import Lock, make_private_directory
+from etl.runtime.files import Lock, make_private_directory, remove_temporaries
 from etl.runtime.lifecycle import fields, main
 from etl.runtime.settings import Settings
 from etl.sink.faults import DatabaseUnavailable
@@ -102,6 +103,7 @@ async def _opened_log(
     directory: Path, settings: Settings
 ) -> AsyncIterator[tuple[LogWriter, Producers]]:
     try:
+        remove_temporaries(directory / producers_file.FILE_NAME)
         read_or_make_log_id(directory)
         recovered = await asyncio.to_thread(recover, directory)
         files = LogFiles(directory, recovered)

@@ -102,6 +102,22 @@ async def test_our_server_goes_on_where_the_originals_stopped(
 
 
 @pytest.mark.asyncio
+async def test_an_earlier_partition_of_the_originals_is_applied_too(
+    tmp_path: Path, database_url: str
+) -> None:
+    async with prepared(database_url) as database, pipeline(tmp_path, database_url) as run:
+        run.write_source(_source(_EVENTS))
+        await run.start(*ROLES)
+        await database.until_applied(len(_EVENTS))
+        await run.stop(*ROLES)
+        (run.data / "server_watermark.json").unlink()
+        (run.data / _PARTITIONS[0].replace("2611", "2511")).write_bytes(_source(_EVENTS))
+        await run.start("server", "processor")
+        await database.until_applied(2 * len(_EVENTS))
+        assert await database.totals() == {u: 2 * n for u, n in _sums(_EVENTS).items()}
+
+
+@pytest.mark.asyncio
 async def test_the_originals_client_is_served(tmp_path: Path, database_url: str) -> None:
     async with (
         prepared(database_url) as database,

@@ -4,7 +4,8 @@ Invariants:
 
 * `commit` returns only when the bytes, the name of their file and the watermark are written, the
   first two durably, in this order.
-* After a failed write the file is cut back to its last good end before anything else is written.
+* After a failed write the file is cut back to its last good end, durably, before anyone is told:
+  no power cut brings back what was refused.
 * A failed sync is never retried: the error ends the process, and recovery sorts the files out.
 * A partition is never named earlier than the newest, nor than the one that the producer snapshot
   names, whatever the clock says: what a snapshot covers never grows.
@@ -26,7 +27,7 @@ from etl.log.producers import Producers, Snapshot
 from etl.log.recovery import Recovered
 from etl.log.watermark import Watermark
 from etl.runtime.errors import EtlError
-from etl.runtime.files import FILE_MODE, sync_directory, write_all
+from etl.runtime.files import FILE_MODE, write_all
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ class LogFiles:
         self._earliest = recovered.earliest
         self._watermark_fd = watermark_file.create(directory, self._mark)
         self._fd: int | None = None
+        # Held open: a process out of descriptors must not take that for a failed sync.
+        self._directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     @property
     def watermark(self) -> Watermark:
@@ -95,6 +98,7 @@ class LogFiles:
         if self._fd is not None:
             os.close(self._fd)
         os.close(self._watermark_fd)
+        os.close(self._directory_fd)
 
     def _name_now(self) -> str:
         name = max(name_at(self._clock()), self._earliest)
@@ -117,15 +121,12 @@ class LogFiles:
         return self._fd
 
     def _save_producers(self, partition: str, producers: Producers) -> None:
-        if producers.changed:
-            snapshots.save(
-                self._directory,
-                Snapshot(
-                    partition=partition, events=self._mark.events, producers=producers.durable()
-                ),
-            )
-            producers.changed = False
-            self._earliest = partition
+        # Before the save: one that fails may have replaced the file all the same.
+        self._earliest = partition
+        snapshots.save(
+            self._directory,
+            Snapshot(partition=partition, events=self._mark.events, producers=producers.durable()),
+        )
 
     def _close_partition(self) -> None:
         if self._fd is not None:
@@ -137,9 +138,11 @@ class LogFiles:
             if name == self._mark.partition:
                 if self._fd is not None:
                     os.ftruncate(self._fd, self._mark.bytes)
+                    os.fsync(self._fd)
             else:
                 self._close_partition()
                 (self._directory / name).unlink(missing_ok=True)
+                os.fsync(self._directory_fd)
         except OSError as error:
             raise SyncFailedError(f"{name} can't be cut back: {error.strerror}") from error
 
@@ -147,7 +150,7 @@ class LogFiles:
         try:
             os.fdatasync(fd)
             if new:
-                sync_directory(self._directory)
+                os.fsync(self._directory_fd)
         except OSError as error:
             raise SyncFailedError(f"{name} can't be synced: {error.strerror}") from error
 

@@ -6,12 +6,13 @@ opens the directory, and never changed: a wiped directory is another log.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
 from pathlib import Path
 
-from etl.runtime.errors import CorruptError
+from etl.runtime.errors import CorruptError, EtlError
 from etl.runtime.files import FILE_MODE, sync_directory, write_all
 
 FILE_NAME = "log_id"
@@ -23,11 +24,18 @@ def read_or_make_log_id(directory: Path) -> str:
 
     Raises:
         CorruptError: the file holds something else.
+        EtlError: it can't be made, or not be made durable.
     """
     path = directory / FILE_NAME
-    if not path.exists():
-        _make(path)
-    text = path.read_text(errors="replace")
+    try:
+        if not path.exists():
+            _make(path)
+        # Also where another process made it: offsets under an id that a power cut takes back
+        # would be those of another log.
+        sync_directory(directory)
+        text = path.read_text(errors="replace")
+    except OSError as error:
+        raise EtlError(f"{path} can't be made: {error.strerror}") from error
     if not _FORMAT.fullmatch(text):
         raise CorruptError(
             f"{path} does not hold a log id, value {text[:40]!r}",
@@ -37,17 +45,13 @@ def read_or_make_log_id(directory: Path) -> str:
 
 
 def _make(path: Path) -> None:
-    temporary = path.with_name(f"{FILE_NAME}.{os.getpid()}.tmp")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
+    """Make the file without a name and then name it, so that nothing is left of one half made."""
+    fd = os.open(path.parent, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, FILE_MODE)
     try:
         write_all(fd, f"{secrets.token_hex(16)}\n".encode())
         os.fsync(fd)
+        with contextlib.suppress(FileExistsError):  # another was first, and its id is the log's
+            # With a descriptor beside the path Python calls linkat, which alone follows /proc here.
+            os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
     finally:
         os.close(fd)
-    try:
-        path.hardlink_to(temporary)
-    except FileExistsError:
-        pass  # another process was first, and its id is the log's
-    finally:
-        temporary.unlink()
-    sync_directory(path.parent)

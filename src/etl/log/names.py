@@ -10,13 +10,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 WINDOW_S = 5
+# 2000-01-01: years have two digits, and 1970, where a clock without a battery begins, sorts last.
+_FIRST_S = 946_684_800.0
 _NAME = re.compile(r"server_events_[0-9]{10}(?:0[0-9]|1[01])\.jsonl")
 _STEM_FORMAT = "server_events_%y%m%d%H%M"
 
 
 def name_at(unix_s: float) -> str:
     """Return the name of the partition that a clock reading falls into."""
-    moment = datetime.fromtimestamp(unix_s, UTC)
+    moment = datetime.fromtimestamp(max(unix_s, _FIRST_S), UTC)
     return f"{moment.strftime(_STEM_FORMAT)}{moment.second // WINDOW_S:02d}.jsonl"
 
 

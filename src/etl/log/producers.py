@@ -15,22 +15,19 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from etl.core.wire import Producer
+from etl.log import record
 from etl.log.header import Identity
-from etl.runtime.errors import CorruptError
 from etl.runtime.files import replace
 
 FILE_NAME = "server_producers.json"
-FORMAT = 1
 WAITERS_MAX = 256
 WAIT_S = 2.0
-_CRC_MEMBER = b',"crc32":"'
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,18 +36,12 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     partition: str
     events: int
     producers: dict[str, tuple[int, int]]
-    format: int = FORMAT
-
-
-_decoder = msgspec.json.Decoder(Snapshot)
-_encoder = msgspec.json.Encoder()
+    format: int = record.FORMAT
 
 
 def save(directory: Path, snapshot: Snapshot) -> None:
     """Replace the snapshot, atomically and durably."""
-    body = _encoder.encode(snapshot)[:-1]
-    record = b'%s%s%08x"}\n' % (body, _CRC_MEMBER, zlib.crc32(body))
-    replace(directory / FILE_NAME, record)
+    replace(directory / FILE_NAME, record.encode(snapshot) + b"\n")
 
 
 def load(directory: Path) -> Snapshot | None:
@@ -60,19 +51,10 @@ def load(directory: Path) -> Snapshot | None:
         CorruptError: it is whole, but of a format that this version does not know.
     """
     try:
-        record = (directory / FILE_NAME).read_bytes()
+        data = (directory / FILE_NAME).read_bytes()
     except FileNotFoundError:
         return None
-    body, found, tail = record.rpartition(_CRC_MEMBER)
-    if not found or tail != b'%08x"}\n' % zlib.crc32(body):
-        return None
-    snapshot = _decoder.decode(body + b"}")
-    if snapshot.format != FORMAT:
-        raise CorruptError(
-            f"{FILE_NAME} has format {snapshot.format}, this version knows {FORMAT}",
-            hint="start the version that wrote it",
-        )
-    return snapshot
+    return record.decode(data, Snapshot, name=FILE_NAME)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +98,6 @@ class Producers:
         self._producers_max = producers_max
         self._waiters: dict[str, list[tuple[int, asyncio.Future[None]]]] = {}
         self._waiting = 0
-        self.changed = False
 
     def durable(self) -> dict[str, tuple[int, int]]:
         """Return a copy of the durable state, for a snapshot."""
@@ -182,7 +163,6 @@ class Producers:
         self._durable[identity.producer] = state
         if self._pending.get(identity.producer) == state:
             del self._pending[identity.producer]
-        self.changed = True
 
     def roll_back(self) -> None:
         """Forget all that was admitted and is not durable."""

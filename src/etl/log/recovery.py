@@ -23,9 +23,17 @@ from pathlib import Path
 
 from etl.log import producers as snapshots
 from etl.log import watermark as watermark_file
-from etl.log.header import Found
+from etl.log.header import FIRST_LINE_BYTES_MAX, OPENING, Found
 from etl.log.names import list_names
-from etl.log.scan import hop, hop_verified, is_ours, open_partition, whole_lines
+from etl.log.scan import (
+    byte_after,
+    hop,
+    hop_verified,
+    is_json,
+    is_ours,
+    open_partition,
+    whole_lines,
+)
 from etl.log.watermark import Watermark, boot_id
 from etl.runtime.errors import CorruptError
 from etl.runtime.files import FILE_MODE, sync_directory, write_all
@@ -82,7 +90,8 @@ class _Recovery:
     def run(self) -> Recovered:
         names = list_names(self._directory)
         self._check_present(names)
-        ends = {n: self._scan(n, newest=n == names[-1]) for n in names if n >= self._first}
+        newest = self._newest_ours(names)
+        ends = {n: self._scan(n, newest=n >= newest) for n in names if n >= self._first}
         while names and _is_nothing(ends.get(names[-1])):
             (self._directory / names.pop()).unlink()
         sync_directory(self._directory)
@@ -116,6 +125,19 @@ class _Recovery:
         if mark.partition not in names:
             raise CorruptError(f"{mark.partition} is durable, but the file is gone", hint=_HINT)
 
+    def _newest_ours(self, names: list[str]) -> str:
+        """Return the last partition that a server of ours wrote: another may have followed it."""
+        for name in reversed(names):
+            fd = open_partition(self._directory / name)
+            try:
+                if is_ours(fd, name, strict=self._mark is not None):
+                    return name
+            except CorruptError:
+                return name
+            finally:
+                os.close(fd)
+        return ""
+
     def _scan(self, name: str, *, newest: bool) -> _End:
         """Count the batches of a partition; of the newest one, repair the end."""
         path = self._directory / name
@@ -123,7 +145,7 @@ class _Recovery:
         try:
             size = os.fstat(fd).st_size
             durable = self._durable_bytes(name, size)
-            ours, torn = self._is_ours(fd, name, size, durable)
+            ours, torn = self._is_ours(fd, name, size, durable, newest=newest)
             byte, lines = self._count(fd, name, 0, durable, ours=ours, torn=False)
             self._check_events(name)
             more = 0
@@ -135,6 +157,7 @@ class _Recovery:
             raise CorruptError(f"{name} at byte {byte}: no whole batch", hint=_HINT)
         if newest:
             if ours and byte < size:
+                _refuse_lines_of_another(path, byte)
                 _set_aside(path, byte, size)
             _make_durable(path, durable, byte)
         return _End(ours=ours, byte=byte, lines=lines + more)
@@ -150,8 +173,12 @@ class _Recovery:
             raise CorruptError(f"{name} has {size} bytes, but {mark.bytes} are durable", hint=_HINT)
         return mark.bytes
 
-    def _is_ours(self, fd: int, name: str, size: int, durable: int) -> tuple[bool, bool]:
+    def _is_ours(
+        self, fd: int, name: str, size: int, durable: int, *, newest: bool
+    ) -> tuple[bool, bool]:
         """Say whose a partition is, and whether its first batch is torn."""
+        if size and newest and not durable and byte_after(fd, 1) is None:
+            return True, True  # no line of it was finished, whoever began it
         try:
             return not size or is_ours(fd, name, strict=self._mark is not None), False
         except CorruptError as error:
@@ -227,10 +254,26 @@ def _read_watermark(directory: Path) -> Watermark | None:
     return mark
 
 
+def _refuse_lines_of_another(path: Path, byte: int) -> None:
+    """Refuse whole events without a header behind our batches: a torn write does not leave them.
+
+    Raises:
+        CorruptError: there are such, which another server has acknowledged.
+    """
+    with path.open("rb") as file:
+        file.seek(byte)
+        line = file.readline(FIRST_LINE_BYTES_MAX)
+    if line.endswith(b"\n") and OPENING not in line and is_json(line):
+        raise CorruptError(
+            f"{path.name} at byte {byte}: lines of another server follow our batches",
+            hint="move them to a partition of their own, named later, then start again",
+        )
+
+
 def _set_aside(path: Path, start: int, size: int) -> None:
     """Copy the bytes from `start` on to a file of their own, durably, then cut them off."""
     source = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    target = _new_file(path.with_name(f"{path.name}.{start}.torn"))
+    target, copy = _new_file(path.with_name(f"{path.name}.{start}.torn"))
     try:
         for at in range(start, size, _COPY_BYTES):
             write_all(target, os.pread(source, min(_COPY_BYTES, size - at), at))
@@ -238,18 +281,22 @@ def _set_aside(path: Path, start: int, size: int) -> None:
         sync_directory(path.parent)
         os.ftruncate(source, start)
         os.fsync(source)
+    except BaseException:
+        if os.fstat(source).st_size == size:
+            copy.unlink(missing_ok=True)  # a full disk: it would keep what little room there is
+        raise
     finally:
         os.close(target)
         os.close(source)
     logger.warning("%s was torn at byte %d; %d bytes are set aside", path.name, start, size - start)
 
 
-def _new_file(path: Path) -> int:
+def _new_file(path: Path) -> tuple[int, Path]:
     """Make a file that was not there; a number is added to the name where it is taken."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     for number in itertools.count(2):
         try:
-            return os.open(path, flags, FILE_MODE)
+            return os.open(path, flags, FILE_MODE), path
         except FileExistsError:
             path = path.with_suffix(f".torn{number}")
     raise AssertionError("numbers don't end")

@@ -37,8 +37,8 @@ def open_partition(path: Path) -> int:
 def is_ours(fd: int, name: str, *, strict: bool) -> bool:
     """Say whether a partition was written by this server.
 
-    With `strict`, a first line that is neither headed nor a JSON object is damage: a server of ours
-    has been here, so it may be what a torn write left of its first batch.
+    With `strict`, a first line that is neither headed nor JSON is damage: a server of ours has been
+    here, so it may be what a torn write left of its first batch.
 
     Raises:
         CorruptError: the first line is damaged.
@@ -49,17 +49,19 @@ def is_ours(fd: int, name: str, *, strict: bool) -> bool:
             return True
     except CorruptError as error:
         raise located(name, 0, error) from None
-    if strict and not _is_object(head.partition(b"\n")):
-        raise located(name, 0, CorruptError("first line is neither a batch nor a JSON object"))
+    line, line_break, _ = head.partition(b"\n")
+    if strict and (not is_json(line) if line_break else OPENING in head or b"\0" in head):
+        raise located(name, 0, CorruptError("first line is neither a batch nor JSON"))
     return False
 
 
-def _is_object(first_line: tuple[bytes, bytes, bytes]) -> bool:
-    line, line_break, _ = first_line
+def is_json(line: bytes) -> bool:
+    """Say whether a line is JSON of any kind."""
     try:
-        return bool(line_break) and isinstance(orjson.loads(line), dict)
+        orjson.loads(line)
     except orjson.JSONDecodeError:
         return False
+    return True
 
 
 def hop(fd: int, name: str, start: int, limit: int) -> Iterator[tuple[int, Found]]:
@@ -134,8 +136,9 @@ def take_lines(fd: int, start: Position, limit: int, room: int) -> tuple[bytes, 
     """
     name = start.partition
     end, lines = whole_lines(fd, name, start.byte, min(limit, start.byte + room))
-    if not lines:
-        end, lines = whole_lines(fd, name, start.byte, limit)  # one line is longer than the room
+    while not lines and start.byte + room < limit:  # one line is longer than the room
+        room = max(2 * room, _READ_BYTES)
+        end, lines = whole_lines(fd, name, start.byte, min(limit, start.byte + room))
     return os.pread(fd, end - start.byte, start.byte), end, lines
 
 

@@ -16,17 +16,15 @@ Invariants:
 from __future__ import annotations
 
 import os
-import zlib
 from pathlib import Path
 
 import msgspec
 
+from etl.log import record
 from etl.log.position import Position
-from etl.runtime.errors import CorruptError
 from etl.runtime.files import FILE_MODE, sync_directory
 
 FILE_NAME = "server_watermark.json"
-FORMAT = 1
 LENGTH = 512
 _READS_MAX = 8
 
@@ -40,7 +38,7 @@ class Watermark(msgspec.Struct, frozen=True, kw_only=True):
     lines: int = 0
     events: int = 0
     boot: str = ""
-    format: int = FORMAT
+    format: int = record.FORMAT
 
     @property
     def position(self) -> Position | None:
@@ -50,33 +48,18 @@ class Watermark(msgspec.Struct, frozen=True, kw_only=True):
         return Position(partition=self.partition, byte=self.bytes, line=self.lines)
 
 
-_encoder = msgspec.json.Encoder(order="deterministic")
-_decoder = msgspec.json.Decoder(Watermark)
-_CRC_MEMBER = b',"crc32":"'
-
-
 def encode(watermark: Watermark) -> bytes:
     """Return the fixed-length record."""
-    body = _encoder.encode(watermark)[:-1]
-    return (b'%s%s%08x"}' % (body, _CRC_MEMBER, zlib.crc32(body))).ljust(LENGTH - 1) + b"\n"
+    return record.encode(watermark).ljust(LENGTH - 1) + b"\n"
 
 
-def decode(record: bytes) -> Watermark | None:
+def decode(data: bytes) -> Watermark | None:
     """Return what a record says, or None if it is torn or damaged.
 
     Raises:
         CorruptError: the record is whole, but of a format that this version does not know.
     """
-    body, found, tail = record.rpartition(_CRC_MEMBER)
-    if not found or tail.rstrip() != b'%08x"}' % zlib.crc32(body):
-        return None
-    watermark = _decoder.decode(body + b"}")
-    if watermark.format != FORMAT:
-        raise CorruptError(
-            f"{FILE_NAME} has format {watermark.format}, this version knows {FORMAT}",
-            hint="start the version that wrote it",
-        )
-    return watermark
+    return record.decode(data, Watermark, name=FILE_NAME)
 
 
 def read(fd: int) -> Watermark | None:

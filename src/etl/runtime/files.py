@@ -56,7 +56,8 @@ def replace(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Replace the file `path` by `data`, atomically; with `durable`, also for a power cut.
 
     Raises:
-        OSError: it could not be written; the old file stands unchanged.
+        OSError: it could not be written, or not made durable; the file holds the old or the new
+            bytes, whole.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:

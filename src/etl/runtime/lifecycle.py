@@ -99,7 +99,7 @@ def main(role: str, run: Run) -> int:
     except SettingsError as error:
         logger.error("%s", error)  # noqa: TRY400  the message says it all; a traceback says less
         return UNUSABLE
-    except EtlError as error:
+    except (EtlError, OSError) as error:
         logger.critical("%s", error)
         return FAILED
     except Exception:

@@ -134,7 +134,7 @@ def _checked(variable: str, field: str, text: str) -> object:
         _check_address(variable, text, schemes=_SCHEMES[field])
     try:
         return msgspec.convert(text, _TYPES[field], strict=False)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
         raise SettingsError(
             f"{variable} is unusable, value {text!r}", hint=_remedy(str(error))
         ) from None

@@ -95,7 +95,7 @@ class Connector:
                 command_timeout=command_timeout_s,
                 server_settings={"application_name": f"etl {self._role}", **_SERVER_SETTINGS},
             )
-        except ValueError as error:
+        except (ValueError, LookupError) as error:
             raise DatabaseUnavailable(
                 "database address is not one that the driver understands", hint="check DATABASE_URL"
             ) from error

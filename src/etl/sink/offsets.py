@@ -87,10 +87,12 @@ async def load_undone(connection: asyncpg.Connection, log_id: str) -> tuple[list
     return undone, newest or ""
 
 
-async def load_done_names(connection: asyncpg.Connection, log_id: str) -> frozenset[str]:
-    """Read the names of all done partitions; needed only where another server writes the log."""
-    rows = await connection.fetch(statements.OFFSETS_DONE, log_id)
-    return frozenset(row["partition"] for row in rows)
+async def without_row(
+    connection: asyncpg.Connection, log_id: str, names: Collection[str]
+) -> set[str]:
+    """Return those of some partitions that no transaction has ever applied anything of."""
+    rows = await connection.fetch(statements.OFFSETS_WITHOUT_ROW, log_id, names)
+    return {row["partition"] for row in rows}
 
 
 async def other_logs(connection: asyncpg.Connection, log_id: str) -> list[str]:

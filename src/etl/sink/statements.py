@@ -49,7 +49,11 @@ OFFSETS_UNDONE = """
     ORDER BY partition
 """
 OFFSETS_NEWEST = "SELECT max(partition) FROM partition_offsets WHERE log_id = $1"
-OFFSETS_DONE = "SELECT partition FROM partition_offsets WHERE log_id = $1 AND done"
+OFFSETS_WITHOUT_ROW = """
+    SELECT partition FROM unnest($2::text[]) AS listed (partition)
+    EXCEPT
+    SELECT partition FROM partition_offsets WHERE log_id = $1
+"""
 OFFSETS_DONE_NEWEST = """
     SELECT partition, lines
     FROM partition_offsets

@@ -8,6 +8,7 @@ Invariants:
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 
@@ -39,6 +40,8 @@ from etl.web.replies import RequestError, receipt, received, unavailable
 
 # Bodies being read or judged, all requests together.
 BODIES_BYTES_MAX = 256 * 1024 * 1024
+# A sender that went silent gives its room back.
+BODY_S = 30.0
 
 
 class LiveEvents:
@@ -139,7 +142,10 @@ def _nothing_appended() -> Iterator[None]:
 async def _body(request: web.Request) -> bytes:
     """Read the whole body, or refuse it; who went away in the middle reads no answer."""
     try:
-        return await request.read()
+        async with asyncio.timeout(BODY_S):
+            return await request.read()
+    except TimeoutError:
+        raise RequestError(408, f"the body did not arrive within {BODY_S:g} s") from None
     except (ConnectionError, web.RequestPayloadError, HttpProcessingError) as error:
         raise RequestError(400, f"the body is not whole: {error}") from None
 
