@@ -98,6 +98,10 @@ class Pipeline:
         self._logs.append(role)
         return role
 
+    def set(self, **env: str) -> None:
+        """Give what is started from now on other settings."""
+        self._env |= env
+
     async def kill(self, *names: str) -> None:
         """End processes at whatever instruction they are."""
         for name in names:

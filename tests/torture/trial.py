@@ -117,7 +117,9 @@ class Trial:
             if data is not None:
                 run.data = data
             run.write_source(truth.source)
-            world = World(trial=self, truth=truth, run=run, database=database, snapshots=snapshots)
+            world = World(
+                trial=self, truth=truth, run=run, url=url, database=database, snapshots=snapshots
+            )
             try:
                 yield world
             except BaseException:
@@ -132,9 +134,17 @@ class World:
     trial: Trial
     truth: Truth
     run: Pipeline
+    url: str
     database: Database
     snapshots: asyncpg.Connection
     _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @asynccontextmanager
+    async def looking_at(self, url: str) -> AsyncIterator[None]:
+        """Look at another database, or at this one over new connections."""
+        async with prepared(url) as self.database, connected(url) as self.snapshots:
+            self.url = url
+            yield
 
     async def applied(self) -> int:
         return int(await self.database.value(APPLIED))
