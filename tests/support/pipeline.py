@@ -107,7 +107,7 @@ class Pipeline:
         for name in names:
             self.roles[name].process.send_signal(signal.SIGKILL)
         for name in names:
-            await self.roles[name].end(signal.SIGKILL)
+            await self.roles[name].ended()
 
     async def stop(self, *names: str) -> dict[str, int]:
         """Ask processes to stop, all at once as honcho does, and return their exit codes."""
