@@ -7,7 +7,6 @@ whatever else the kernel happened to have written.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -19,7 +18,6 @@ from pathlib import Path
 
 _EXT4_IOC_SHUTDOWN = 0x8004587D
 _NO_LOG_FLUSH = 2
-_BLOCK_BYTES = 64 * 1024
 _BALLAST = "ballast"
 
 
@@ -56,12 +54,13 @@ class Image:
     def fill(self, *, leave: int = 0) -> None:
         """Take all the space there is, but for so many bytes."""
         ballast = self.mounted_on / _BALLAST
-        fd = os.open(ballast, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        fd = os.open(ballast, os.O_WRONLY | os.O_CREAT, 0o600)
         try:
-            for size in (_BLOCK_BYTES * 16, _BLOCK_BYTES, 4096):
-                _write_until_full(fd, size)
+            end = 0
+            for size in (1 << 20, 64 << 10, 4 << 10):
+                end = _take(fd, end, size)
+            os.ftruncate(fd, max(0, end - leave))
             os.fsync(fd)
-            os.ftruncate(fd, max(0, os.fstat(fd).st_size - leave))
         finally:
             os.close(fd)
 
@@ -85,15 +84,16 @@ def mounted(directory: Path, *, megabytes: int = 64) -> Iterator[Image]:
                 _run("umount", "--lazy", str(image.mounted_on))
 
 
-def _write_until_full(fd: int, size: int) -> None:
-    with contextlib.suppress(OSError):
-        while os.write(fd, bytes(size)) == size:
-            pass
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
+def _take(fd: int, end: int, size: int) -> int:
+    """Lengthen the file as long as there is room for `size` bytes more; return where it ends."""
+    while True:
+        try:
+            os.posix_fallocate(fd, end, size)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            return end
+        end += size
 
 
 def _run(*command: str) -> None:
