@@ -8,7 +8,8 @@ Invariants:
   bytes are set aside in `<partition>.<byte>.torn`, never thrown away.
 * What is kept above the watermark is written again and synced before it is published, because the
   page cache may show bytes that a failed sync never wrote. So one rule serves every boot.
-* Only the newest partition can end torn: the one before was synced before the next was made.
+* Of ours only the newest partition can end torn: the one before was synced before the next was
+  made. Partitions of another server may follow it.
 * Where the events below the watermark are fewer than it says, partitions are missing, and with
   them the sequences of producers: then nothing is started on a guess.
 """
