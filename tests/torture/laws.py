@@ -133,5 +133,10 @@ def clean(data: Path, logged: Iterable[str]) -> None:
     """No traceback, no leftover temporary file."""
     faults = [line for line in logged if "Traceback" in line or "nothing answered" in line]
     require(not faults, "clean", "; ".join(faults[:3]))
-    left = [path.name for path in data.glob("*.tmp")]
+    left = [path.name for path in data.glob("*.tmp") if not _in_use(path)]
     require(not left, "clean", f"left over: {left}")
+
+
+def _in_use(path: Path) -> bool:
+    """Say whether the process that a temporary file is named after still lives: it is at work."""
+    return Path("/proc", path.name.split(".")[-2]).exists()
