@@ -18,6 +18,7 @@ MODULES = (
     "postgres",
     "power",
     "disk",
+    "damage",
     "state",
     "clock",
     "targeted",
