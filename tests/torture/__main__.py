@@ -4,8 +4,9 @@
     python3 run.py torture --long                  every row as often as its long form says
     python3 run.py torture --minutes 30 --row nemesis
     python3 run.py torture --seed 7 --row NAME --first 12 --trials 1     one trial again
+    python3 run.py torture --mutants [--only NAME]     plants bugs, which the rows have to catch
 
-Exit codes: 0 no violation, 1 violations, 2 wrong arguments.
+Exit codes: 0 no violation, 1 violations or a mutant that survived, 2 wrong arguments.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from torture import mutants
 from torture.driver import Driver, Result, as_json, embedded_server, table
 from torture.rows import Row, all_rows
 
@@ -32,6 +34,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--first", type=int, default=0, help="number of the first trial")
     parser.add_argument("--long", action="store_true", help="the long form")
     parser.add_argument("--list", action="store_true", help="list the rows")
+    parser.add_argument("--mutants", action="store_true", help="plant bugs, and catch them")
+    parser.add_argument("--only", action="append", help="only this mutant; may be repeated")
     parser.add_argument("--json", type=Path, help="write the results there")
     parser.add_argument("--keep", type=Path, default=Path("torture-failures"))
     return parser.parse_args()
@@ -62,9 +66,37 @@ async def _run(arguments: argparse.Namespace, rows: list[Row]) -> list[Result]:
     return results
 
 
+async def _hunt(arguments: argparse.Namespace) -> list[mutants.Outcome]:
+    chosen = [one for one in mutants.MUTANTS if one.name in (arguments.only or [one.name])]
+    outcomes = []
+    async with embedded_server() as server:
+        for mutant in chosen:
+            outcome = await mutants.hunt(mutant, server, seed=arguments.seed)
+            print(mutants.line(outcome), flush=True)
+            outcomes.append(outcome)
+    print(f"{sum(one.caught for one in outcomes)} of {len(outcomes)} mutants caught")
+    return outcomes
+
+
+def _main_mutants(arguments: argparse.Namespace) -> int:
+    unknown = set(arguments.only or ()) - {one.name for one in mutants.MUTANTS}
+    if unknown:
+        sys.exit(f"torture: no such mutant: {', '.join(sorted(unknown))}")
+    print(f"seed {arguments.seed}", flush=True)
+    try:
+        outcomes = asyncio.run(_hunt(arguments))
+    except mutants.MutantError as error:
+        sys.exit(f"torture: {error}")
+    if arguments.json:
+        arguments.json.write_text(mutants.as_json(outcomes))
+    return 0 if all(one.caught for one in outcomes) else 1
+
+
 def main() -> int:
     """Run the harness; return its exit code."""
     arguments = _arguments()
+    if arguments.mutants:
+        return _main_mutants(arguments)
     rows = _chosen(arguments.row)
     if arguments.list:
         print("\n".join(row.name for row in rows))

@@ -16,10 +16,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from support.pipeline import ROLES
-from support.proxy import proxied
 from torture import laws
 from torture.rows import Row
-from torture.trial import APPLIED_AT_LEAST, Trial, Truth, Vacuous, World
+from torture.trial import APPLIED_AT_LEAST, Trial, Truth, World
 
 EVENTS = 20_000
 CUTS = 6
@@ -27,7 +26,6 @@ HOOK = Path(__file__).parent / "syncs"
 WATERMARK = "server_watermark.json"
 # So long nothing may happen that a wrong reader would do at once.
 NOTHING_S = 1.0
-LOST_COMMITS = 5
 
 
 def _hooked(trial: Trial, truth: Truth) -> AbstractAsyncContextManager[World]:
@@ -93,8 +91,8 @@ async def unplug(trial: Trial) -> None:
             if trial.chance.random() < 0.5:
                 (world.run.data / WATERMARK).write_bytes(old)
             _require_acknowledged(world.run.data, truth)
-            await world.run.start(*ROLES)
             await world.online()
+            await world.run.start(*ROLES)
         await world.settle()
 
 
@@ -164,25 +162,6 @@ async def _require_nothing_past(world: World, durable: int) -> None:
     raise laws.ViolationError("acknowledged: events past the watermark are applied")
 
 
-async def lose_commits(trial: Trial) -> None:
-    """Lose the reply to one COMMIT after the other; the database has done it all the same."""
-    truth = trial.truth(events=EVENTS)
-    url = await trial.new_database()
-    async with (
-        proxied(url) as proxy,
-        trial.world(truth, database_url=url, DATABASE_URL=proxy.url) as world,
-        world.watched(),
-    ):
-        await world.run.start(*ROLES)
-        for number in range(LOST_COMMITS):
-            await world.until_part(0.9 * (number + trial.chance.random()) / LOST_COMMITS)
-            proxy.lose_replies += int(await world.midway())
-        await world.settle()
-        if not proxy.replies_lost:
-            raise Vacuous("no reply was lost midway")
-        trial.count("lost COMMIT replies", proxy.replies_lost)
-
-
 async def far_east(trial: Trial) -> None:
     """Run where local time is nine hours ahead: names are UTC all the same."""
     truth = trial.truth(events=EVENTS // 4)
@@ -203,8 +182,7 @@ def _now() -> datetime:
 
 ROWS = [
     Row(name="unplug", run=unplug, trials=20, short=True),
-    Row(name="failed-sync", run=fail_sync, trials=20, short=True),
+    Row(name="unplug-failed-sync", run=fail_sync, trials=20, short=True),
     Row(name="past-watermark", run=past_watermark, trials=10, short=True),
-    Row(name="lost-commits", run=lose_commits, trials=20),
     Row(name="far-east", run=far_east, trials=2),
 ]
