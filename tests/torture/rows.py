@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from torture.faketime import library
 from torture.trial import Trial
 
 # Each module has a list ROWS.
@@ -31,7 +32,7 @@ class Row:
     """One kind of fault.
 
     `run` is one trial. `trials` is how many the long form does; `short` marks the rows of the short
-    form, one trial each. `needs` names what must be there: `root`, or a program.
+    form, one trial each. `needs` names what must be there: `root`, `libfaketime`, or a program.
     """
 
     name: str
@@ -46,6 +47,9 @@ class Row:
             if need == "root":
                 if os.geteuid() != 0:
                     return "needs root"
+            elif need == "libfaketime":
+                if library() is None:
+                    return "needs libfaketime (pip install libfaketime, or the system's package)"
             elif shutil.which(need) is None:
                 return f"needs {need}"
         return ""
