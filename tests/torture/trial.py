@@ -151,7 +151,14 @@ class World:
 
     async def until_part(self, part: float) -> None:
         """Wait until such a part of all events is applied."""
-        await self.database.until(APPLIED_AT_LEAST, True, int(len(self.truth.good) * part))
+        wanted = int(len(self.truth.good) * part)
+        try:
+            await self.database.until(APPLIED_AT_LEAST, True, wanted)
+        except TimeoutError:
+            applied = await self.applied()
+            raise laws.ViolationError(
+                f"alive: {applied} events are applied, not {wanted}"
+            ) from None
 
     async def midway(self) -> bool:
         """Say whether some, not all, events are applied now."""
@@ -172,7 +179,7 @@ class World:
         """Wait until every line of the source is applied or a dead letter."""
         # A client that was killed after its last line finds nothing more to send.
         await self.run.roles["client"].said("is finished", "is as run")
-        await self.database.until_applied(len(self.truth.good))
+        await self.until_part(1.0)  # more are another law's affair
 
     async def settle(self, *, alive: bool = True) -> None:
         """Drain, then check all laws."""
@@ -208,7 +215,7 @@ class World:
 
     @contextlib.asynccontextmanager
     async def watched(self, every_s: float = 0.2) -> AsyncIterator[None]:
-        """Check the online law again and again while the body runs."""
+        """Check the online law again and again while the body runs; a violation ends the body."""
         stop = asyncio.Event()
 
         async def watch() -> None:
@@ -218,12 +225,13 @@ class World:
                     async with asyncio.timeout(every_s):
                         await stop.wait()
 
-        watching = asyncio.create_task(watch())
         try:
-            yield
-        finally:
-            stop.set()
-            await watching
+            async with asyncio.TaskGroup() as group:
+                group.create_task(watch())
+                yield
+                stop.set()
+        except BaseExceptionGroup as both:
+            raise both.exceptions[0] from None
 
 
 def remove(directory: Path) -> None:
