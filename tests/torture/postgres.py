@@ -7,40 +7,20 @@ from collections.abc import AsyncIterator
 
 from support.database import connected
 from torture.commit_proxy import CommitProxy, commit_proxy
-from torture.http_proxy import Odds, http_proxy, pass_time
+from torture.flow import flowing
+from torture.http_proxy import pass_time
+from torture.own_postgres import own_postgres
+from torture.rivals import ROWS as RIVALS
+from torture.rivals import TERMINATE
 from torture.rows import Row
 from torture.trial import Trial, Vacuous, World
 
 EVENTS = 40_000
-# Slow and in small pieces, so that there are many commits to strike.
-SMALLEST = "10"
-SLOW = Odds(delay_s=0.06)
 TERMINATE_EVERY_S = 0.05
 TERMINATIONS = 120
-
-TERMINATE = """
-    SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-    WHERE application_name LIKE 'etl %' AND datname = current_database()
-"""
-
-
-@contextlib.asynccontextmanager
-async def flowing(
-    trial: Trial, *, events: int = EVENTS, url: str = "", seen_url: str = ""
-) -> AsyncIterator[World]:
-    """A pipeline in which events flow slowly; `seen_url` is where it finds its database."""
-    url = url or await trial.new_database()
-    truth = trial.truth(events=events)
-    async with trial.world(
-        truth, database_url=url, ETL_BATCH_EVENTS=SMALLEST, DATABASE_URL=seen_url or url
-    ) as world:
-        await world.run.start("server", "processor")
-        async with http_proxy(world.run.port, trial.chance) as slow:
-            slow.odds = SLOW
-            world.run.server_url = slow.url
-            await world.run.start("client")
-            await world.until_part(0.01)
-            yield world
+KILLS = 6
+FREEZES = 2
+FROZEN_S = (1.5, 4.0)
 
 
 @contextlib.asynccontextmanager
@@ -49,7 +29,7 @@ async def _proxied(trial: Trial) -> AsyncIterator[tuple[World, CommitProxy]]:
     url = await trial.new_database()
     async with (
         commit_proxy(url, trial.chance) as proxy,
-        flowing(trial, url=url, seen_url=proxy.url) as world,
+        flowing(trial, events=EVENTS, url=url, seen_url=proxy.url) as world,
         world.watched(),
     ):
         yield world, proxy
@@ -79,7 +59,7 @@ async def cut_messages(trial: Trial) -> None:
 
 async def terminated(trial: Trial) -> None:
     """Every session of the pipeline is ended every 50 ms."""
-    async with flowing(trial) as world, world.watched():
+    async with flowing(trial, events=EVENTS) as world, world.watched():
         async with connected(world.url) as admin:
             for _ in range(TERMINATIONS):
                 if await world.midway():
@@ -90,8 +70,47 @@ async def terminated(trial: Trial) -> None:
         await world.settle()
 
 
+async def killed(trial: Trial) -> None:
+    """The postmaster is killed again and again while transactions are under way."""
+    async with (
+        own_postgres(trial.directory / "postgres") as server,
+        contextlib.AsyncExitStack() as connections,
+        flowing(trial, events=EVENTS, url=server.url) as world,
+    ):
+        for number in range(KILLS):
+            await world.until_part(0.9 * (number + trial.chance.random()) / KILLS)
+            trial.count("PostgreSQL kills", int(await world.midway()))
+            await server.kill()
+            await server.answers()
+            await connections.enter_async_context(world.looking_at(server.url))
+            await world.online()
+        if not trial.counts["PostgreSQL kills"]:
+            raise Vacuous("no kill came midway")
+        await world.settle()
+
+
+async def frozen(trial: Trial) -> None:
+    """All processes of PostgreSQL stand still for seconds."""
+    async with (
+        own_postgres(trial.directory / "postgres") as server,
+        flowing(trial, events=EVENTS, url=server.url) as world,
+        world.watched(),
+    ):
+        for number in range(FREEZES):
+            await world.until_part(0.9 * (number + trial.chance.random()) / FREEZES)
+            trial.count("PostgreSQL freezes", int(await world.midway()))
+            with server.frozen():
+                await pass_time(trial.chance.uniform(*FROZEN_S))
+        if not trial.counts["PostgreSQL freezes"]:
+            raise Vacuous("no freeze came midway")
+        await world.settle()
+
+
 ROWS = [
+    Row(name="postgres-kills", run=killed, trials=10),
+    Row(name="postgres-frozen", run=frozen, trials=5),
     Row(name="lost-commit-replies", run=lost_commits, trials=10, short=True),
     Row(name="cut-messages", run=cut_messages, trials=10),
     Row(name="backends-terminated", run=terminated, trials=10),
+    *RIVALS,
 ]
