@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 from support.database import connected
 from torture.commit_proxy import CommitProxy, commit_proxy
+from torture.databases import ROWS as DATABASES
 from torture.flow import flowing
 from torture.http_proxy import pass_time
 from torture.own_postgres import own_postgres
@@ -113,4 +114,5 @@ ROWS = [
     Row(name="cut-messages", run=cut_messages, trials=10),
     Row(name="backends-terminated", run=terminated, trials=10),
     *RIVALS,
+    *DATABASES,
 ]
