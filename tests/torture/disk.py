@@ -37,7 +37,8 @@ async def full(trial: Trial) -> None:
             midway = 0
             for number in range(FILLS):
                 await world.until_part(0.9 * (number + trial.chance.random()) / FILLS)
-                midway += await _fill(world, image)
+                if not _said(world.run.roles["client"].log, "is finished"):
+                    midway += await _fill(world, image)
             if not midway:
                 raise Vacuous("the disk was never full midway")
             await world.settle()
@@ -48,9 +49,10 @@ async def full(trial: Trial) -> None:
 async def _fill(world: World, image: Image) -> bool:
     """One full disk, until someone has noticed; say whether it was midway."""
     chance, client = world.trial.chance, world.run.roles["client"]
-    before = _said(client.log, REFUSED, UNWRITTEN)
+    heard = (REFUSED, UNWRITTEN, "is finished")
+    before = _said(client.log, *heard)
     image.fill(leave=chance.choice((0, 0, 4096, 8192)))
-    await client.said(REFUSED, UNWRITTEN, times=before + 1)
+    await client.said(*heard, times=before + 1)
     await moment(chance.uniform(0, 0.3))
     victim = chance.choice(("", "", *ROLES))
     midway = await world.midway()

@@ -69,7 +69,7 @@ class Witness:
                     await self._note(request, answer)
                 passed = {k: v for k, v in reply.headers.items() if k.lower() not in _HOP_BY_HOP}
                 return web.Response(status=reply.status, body=answer, headers=passed)
-        except (aiohttp.ClientError, OSError):
+        except (aiohttp.ClientError, OSError, RuntimeError):  # the last one: the trial is over
             if request.transport is not None:
                 request.transport.abort()
             raise asyncio.CancelledError from None
