@@ -9,6 +9,7 @@ from pathlib import Path
 
 from etl.log.files import LogFiles
 from etl.log.header import Batch, Identity, encode
+from etl.log.identity import read_or_make_log_id
 from etl.log.position import Position
 from etl.log.producers import Producers
 from etl.log.reader import Block, LogReader
@@ -34,6 +35,7 @@ class Log:
     """The writing end, recovered from a directory as a server does it."""
 
     def __init__(self, directory: Path, clock: Clock | None = None) -> None:
+        read_or_make_log_id(directory)
         self.recovered = recover(directory)
         self.producers = Producers(self.recovered.producers, producers_max=10_000)
         self.clock = clock or Clock()

@@ -10,6 +10,7 @@ import orjson
 
 from etl.log.files import LogFiles
 from etl.log.header import Batch, encode
+from etl.log.identity import read_or_make_log_id
 from etl.log.names import WINDOW_S
 from etl.log.producers import Producers
 from etl.log.recovery import recover
@@ -46,6 +47,7 @@ class Log:
 
     def __init__(self, directory: Path) -> None:
         self._now_s = CLOCK_START_S
+        read_or_make_log_id(directory)
         self._files = LogFiles(directory, recover(directory), clock=lambda: self._now_s)
         self._producers = Producers({}, producers_max=1)
 

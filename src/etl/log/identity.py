@@ -1,7 +1,8 @@
 """The log id: which log the offsets in a database belong to.
 
 Format: `log_id` holds 32 hexadecimal digits and a line break. Made once, by the first process that
-opens the directory, and never changed: a wiped directory is another log.
+opens the directory, and never changed: a wiped directory is another log. Where only the id is gone
+none is made, because under another one every event of the log would be counted again.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import re
 import secrets
 from pathlib import Path
 
+from etl.log import watermark as watermark_file
 from etl.runtime.errors import CorruptError, EtlError
 from etl.runtime.files import FILE_MODE, sync_directory, write_all
 
 FILE_NAME = "log_id"
+_HINT = "restore it from a copy, or from partition_offsets.log_id in the database"
 _FORMAT = re.compile(r"[0-9a-f]{32}\n")
 
 
@@ -23,12 +26,13 @@ def read_or_make_log_id(directory: Path) -> str:
     """Return the id of the log in `directory`; of several processes that make it at once, one wins.
 
     Raises:
-        CorruptError: the file holds something else.
+        CorruptError: the file holds something else, or is gone from a log that had it.
         EtlError: it can't be made, or not be made durable.
     """
     path = directory / FILE_NAME
     try:
         if not path.exists():
+            _refuse_beside_log(path)
             _make(path)
         # Also where another process made it: offsets under an id that a power cut takes back
         # would be those of another log.
@@ -39,9 +43,15 @@ def read_or_make_log_id(directory: Path) -> str:
     if not _FORMAT.fullmatch(text):
         raise CorruptError(
             f"{path} does not hold a log id, value {text[:40]!r}",
-            hint="restore it from a copy, or from partition_offsets.log_id in the database",
+            hint=_HINT,
         )
     return text.strip()
+
+
+def _refuse_beside_log(path: Path) -> None:
+    """Refuse to make an id where a server of ours has been, which had one."""
+    if (path.parent / watermark_file.FILE_NAME).exists() and not path.exists():
+        raise CorruptError(f"{path} is gone, but the log is there", hint=_HINT)
 
 
 def _make(path: Path) -> None:
