@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager
 
 from support.proxy import Proxy
 
+SPARED = 0.8
+
 
 class CommitProxy(Proxy):
     """While `odds` are above zero, so many of all commits are lost in one of the two ways."""
@@ -22,6 +24,7 @@ class CommitProxy(Proxy):
         self.odds = 0.0
         self.cut_odds = 0.0
         self.did: Counter[str] = Counter()
+        self._lost = False
         self._chance = chance
 
     async def _forth(
@@ -31,13 +34,22 @@ class CommitProxy(Proxy):
         while data := await reader.read(65536):
             if b"BEGIN" in data:
                 writes = b"READ ONLY" not in data
-            if b"COMMIT" in data and writes and self._chance.random() < self.odds:
+            if b"COMMIT" in data and writes and self._is_lost():
                 if self._chance.random() < 0.5:
                     self.did["COMMITs lost"] += 1
                     raise EOFError
                 committed.set()
             await self._pass_on(data, writer)
         raise EOFError
+
+    def _is_lost(self) -> bool:
+        """Say whether this commit is lost; after a lost one the next is mostly spared.
+
+        So that what is done about the loss can be seen to be right or wrong.
+        """
+        spared = self._lost and self._chance.random() < SPARED
+        self._lost = not spared and self._chance.random() < self.odds
+        return self._lost
 
     async def _back(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, committed: asyncio.Event

@@ -43,7 +43,7 @@ async def _proxied(trial: Trial) -> AsyncIterator[tuple[World, CommitProxy]]:
 async def lost_commits(trial: Trial) -> None:
     """Commits of which the processor never hears: half of them happened, half did not."""
     async with _proxied(trial) as (world, proxy):
-        proxy.odds = 0.4
+        proxy.odds = 0.6
         await world.until_part(0.9)
         if not proxy.did["COMMIT replies lost"] or not proxy.did["COMMITs lost"]:
             raise Vacuous("no commit was lost")
