@@ -20,7 +20,20 @@ WINDOWS = 6
 
 async def sweep(trial: Trial, victim: str) -> None:
     """Kill at the first call of each name, the second, and so on, until none is left."""
-    place = await _place(trial, victim)
+    await _sweep(await _place(trial, victim))
+
+
+async def sweep_recovery(trial: Trial) -> None:
+    """The same for a server that starts on a log with a torn tail and without a watermark."""
+    place = await _place(trial, "server")
+    await place.leave_torn()
+    await _sweep(place)
+    if not trial.counts["torn tails repaired"]:
+        raise Vacuous("no torn tail was repaired")
+
+
+async def _sweep(place: Place) -> None:
+    trial = place.trial
     for call in await place.calls():
         strike = Strike(call=call, number=1)
         while await place.killed(strike):
@@ -89,6 +102,7 @@ PROCESSOR_ERRORS = (("fsync", "EIO", None), ("rename", "ENOSPC", False))
 
 ROWS = [
     Row(name="sweep-server", run=_sweeping("server"), trials=1, needs=("strace",)),
+    Row(name="sweep-recovery", run=sweep_recovery, trials=1, needs=("strace",)),
     Row(name="sweep-client", run=_sweeping("client"), trials=1, needs=("strace",)),
     Row(name="sweep-processor", run=_sweeping("processor"), trials=1, needs=("strace",)),
     Row(

@@ -23,6 +23,8 @@ from torture import laws
 from torture.trial import Trial, Truth, World
 
 EMPTY = "TRUNCATE users_revenue, partition_offsets, dead_letters, deferred_revenue"
+# Less than a line.
+TORN_BYTES = 60
 _ONE_THREAD = Path(__file__).parent / "one_thread"
 _CALL = re.compile(r"^\d+ +([a-z0-9]+)\(", re.MULTILINE)
 # Whatever changes a file or speaks to another process.
@@ -77,7 +79,7 @@ class Point:
     async def ended(self) -> bool:
         """Wait until the work is done or the traced process has ended; say which."""
         end = asyncio.create_task(self.traced.process.wait())
-        work = asyncio.create_task(self.world.drained())
+        work = asyncio.create_task(self._work())
         await asyncio.wait({end, work}, return_when=asyncio.FIRST_COMPLETED)
         if not end.done():
             try:
@@ -88,6 +90,11 @@ class Point:
             task.cancel()
         await asyncio.gather(end, work, return_exceptions=True)
         return self.traced.process.returncode is not None
+
+    async def _work(self) -> None:
+        if self.victim == "server":
+            await self.traced.said("listening")  # there may be nothing to do for it
+        await self.world.drained()
 
     async def again(self) -> None:
         """Start another in the place of the traced one."""
@@ -119,11 +126,24 @@ class Place:
     url: str
     victim: str
     port: int
+    template: Path | None = None
+
+    async def leave_torn(self) -> None:
+        """Let each point begin with a full log that has a torn tail and no watermark."""
+        template = self.trial.directory / "template"
+        async with self._started(template, "-e", "trace=none") as point:
+            await point.world.settle(alive=False)
+        newest = laws.partitions(template)[-1]
+        with newest.open("ab") as file:
+            file.write(newest.read_bytes()[:TORN_BYTES])
+        (template / "server_watermark.json").unlink()
+        self.template = template
 
     async def calls(self) -> list[str]:
         """Run once without a strike; return the names of the calls that are made."""
         data = self.trial.directory / "data"
         async with self._started(data, "-e", f"trace={','.join(CALLS)}") as point:
+            laws.require(not await point.ended(), "clean", f"{self.victim} ended by itself")
             await point.world.settle()
             code = await point.traced.end(signal.SIGTERM)
             laws.require(code == 0, "clean", f"{self.victim} ends with {code}")
@@ -175,6 +195,8 @@ class Place:
             self.truth, database_url=self.url, data=data, ETL_BATCH_EVENTS="10"
         ) as world:
             await world.database.connection.execute(EMPTY)
+            if self.template is not None:
+                shutil.copytree(self.template, data)
             world.run.port = self.port
             point = Point(world=world, victim=self.victim, options=list(options))
             await point.start()
