@@ -20,7 +20,7 @@ TRIES = 3
 @pytest.mark.parametrize("row", [row for row in all_rows() if row.short], ids=lambda row: row.name)
 async def test_no_law_is_broken(row: Row, tmp_path: Path, postgres_url: str) -> None:
     # Random, but the same again with the seed that pytest prints at its start (-p randomly_seed).
-    seed = random.getrandbits(32)  # noqa: S311  no secret
+    seed = random.getrandbits(32)
     print(f"python3 run.py torture --seed {seed} --row {row.name}")  # noqa: T201  how to see it again
     driver = Driver(Server(postgres_url), seed=seed, keep=tmp_path / "kept")
     for number in range(TRIES):
