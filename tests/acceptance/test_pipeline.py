@@ -61,6 +61,7 @@ async def test_a_changed_file_is_counted_again_and_a_restart_is_not(
         await run.roles["client"].said("is as run 2 sent it")
         assert await database.totals() == twice
         assert len(run.stored()) == 10_000
+        await run.stop("processor")  # which shows how far it is
         mirror = json.loads((run.data / "processor_offset.json").read_bytes())
         assert sum(mirror.values()) == 10_000
         assert run.faults() == []

@@ -77,6 +77,7 @@ async def test_the_originals_server_serves_our_client_and_our_processor(
             await run.start("processor", "client")
             await database.until_applied(len(_EVENTS))
             await run.roles["client"].said("is finished")
+        await run.stop("processor")  # which shows how far it is
         assert await database.totals() == _sums(_EVENTS)
         mirror = json.loads((run.data / "processor_offset.json").read_bytes())
         assert mirror == dict.fromkeys(_PARTITIONS, len(_EVENTS) // 2)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -51,3 +53,18 @@ async def test_processor_counts_nothing_again_while_the_log_id_is_gone(
             log.append(batch(3))
             log.close()
             await database.until_applied(3)
+
+
+def test_log_id_is_made_where_files_need_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def without_nameless_files(path: object, flags: int, *rest: object) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+        return real(path, flags, *rest)  # type: ignore[arg-type]  # as it came
+
+    monkeypatch.setattr(os, "open", without_nameless_files)
+    assert read_or_make_log_id(tmp_path) == read_or_make_log_id(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]

@@ -80,6 +80,18 @@ def test_a_first_batch_that_lost_its_first_blocks_is_not_taken_for_another_serve
     assert not (tmp_path / FIRST).exists()
 
 
+def test_a_header_flipped_in_its_name_is_not_taken_for_another_servers(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    log.append(batch(1, sequence=0))
+    log.close()
+    path = tmp_path / FIRST
+    good = path.read_bytes()
+    path.write_bytes(good.replace(b'"_batch"', b'"_bauch"'))
+    with pytest.raises(CorruptError, match=f"{FIRST} at byte 0: batch header can't be found"):
+        recover(tmp_path)
+    assert values_read(tmp_path) == []
+
+
 def test_a_block_is_no_larger_than_it_has_to_be(tmp_path: Path) -> None:
     (tmp_path / FIRST).write_bytes(lines([1]))
     (tmp_path / SECOND).write_bytes(lines(range(100_000)))

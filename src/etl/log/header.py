@@ -94,8 +94,8 @@ class Found:
 
 _decoder = msgspec.json.Decoder(Header)
 _encoder = msgspec.json.Encoder()
-_CHECK = b',"header_crc32":"'
-_CHECK_LENGTH = len(_CHECK) + 8 + 2
+CHECK = b',"header_crc32":"'
+_CHECK_LENGTH = len(CHECK) + 8 + 2
 
 
 def encode(batch: Batch) -> bytes:
@@ -113,7 +113,7 @@ def encode(batch: Batch) -> bytes:
     brace = batch.data.rindex(b"}", 0, batch.data.index(b"\n"))
     view = memoryview(batch.data)
     said = _encoder.encode(header)[:-1]
-    check = b'%s%08x"}' % (_CHECK, zlib.crc32(said))
+    check = b'%s%08x"}' % (CHECK, zlib.crc32(said))
     return b"".join([view[:brace], OPENING[:-1], said, check, view[brace:]])
 
 
@@ -132,7 +132,7 @@ def find(buffer: bytes, start: int) -> Found | None:
         return None
     value = buffer[at + len(OPENING) - 1 : close]
     said, check = value[:-_CHECK_LENGTH], value[-_CHECK_LENGTH:]
-    if check != b'%s%08x"}' % (_CHECK, zlib.crc32(said)):
+    if check != b'%s%08x"}' % (CHECK, zlib.crc32(said)):
         raise CorruptError("checksum of the batch header does not match")
     try:
         header = _decoder.decode(said + b"}")

@@ -8,6 +8,7 @@ none is made, because under another one every event of the log would be counted 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -55,13 +56,28 @@ def _refuse_beside_log(path: Path) -> None:
 
 
 def _make(path: Path) -> None:
-    """Make the file without a name and then name it, so that nothing is left of one half made."""
-    fd = os.open(path.parent, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, FILE_MODE)
+    """Write the file before it gets its name, so that nobody ever reads half of it."""
+    fd, unnamed = _new_file(path)
     try:
         write_all(fd, f"{secrets.token_hex(16)}\n".encode())
         os.fsync(fd)
         with contextlib.suppress(FileExistsError):  # another was first, and its id is the log's
             # With a descriptor beside the path Python calls linkat, which alone follows /proc here.
-            os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
+            os.link(unnamed, path, src_dir_fd=fd, follow_symlinks=True)
     finally:
         os.close(fd)
+        if unnamed.parent != Path("/proc/self/fd"):
+            unnamed.unlink(missing_ok=True)
+
+
+def _new_file(path: Path) -> tuple[int, Path]:
+    """Return an open file and what to link it by: nameless, where the file system knows such."""
+    try:
+        fd = os.open(path.parent, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, FILE_MODE)
+    except OSError as error:
+        if error.errno not in {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL}:
+            raise
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        return os.open(temporary, flags, FILE_MODE), temporary.absolute()
+    return fd, Path(f"/proc/self/fd/{fd}")

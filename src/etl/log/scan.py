@@ -12,7 +12,16 @@ from pathlib import Path
 
 import orjson
 
-from etl.log.header import FIRST_LINE_BYTES_MAX, OPENING, Found, find, find_whole, is_headed, verify
+from etl.log.header import (
+    CHECK,
+    FIRST_LINE_BYTES_MAX,
+    OPENING,
+    Found,
+    find,
+    find_whole,
+    is_headed,
+    verify,
+)
 from etl.log.position import Position
 from etl.runtime.errors import CorruptError
 
@@ -50,6 +59,8 @@ def is_ours(fd: int, name: str, *, strict: bool) -> bool:
     except CorruptError as error:
         raise located(name, 0, error) from None
     line, line_break, _ = head.partition(b"\n")
+    if CHECK in line:
+        raise located(name, 0, CorruptError("batch header can't be found, but its end is there"))
     if strict and (not is_json(line) if line_break else OPENING in head or b"\0" in head):
         raise located(name, 0, CorruptError("first line is neither a batch nor JSON"))
     return False
