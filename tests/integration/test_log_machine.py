@@ -51,6 +51,13 @@ requests = st.lists(
     max_size=4,
 )
 
+# Which fault strikes at which call, and its chance; often none does.
+Fault = tuple[str, int, int] | None
+faults = st.one_of(
+    st.none(),
+    st.tuples(st.sampled_from(sorted(FAULTS)), st.integers(1, 8), st.integers(0, 2**16)),
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
@@ -99,36 +106,40 @@ class LogMachine(RuleBasedStateMachine):
 
     # The server
 
-    @precondition(lambda self: self.log is None)
-    @rule()
-    def start(self) -> None:
-        armed = self.platter.armed
+    @rule(fault=faults)
+    def start(self, fault: Fault) -> None:
+        self.kill_server()
+        self._arm(fault)
         try:
-            self.log = Log(self.directory, self.clock)
+            self._open()
         except (Killed, OSError, EtlError):
-            if armed and not self.platter.armed:
-                return  # the fault struck; the start is tried again
-            raise
-        self.writer = LogWriter(self.log.files, self.log.producers)
-
-    @rule(
-        fault=st.sampled_from(sorted(FAULTS)),
-        call=st.integers(1, 8),
-        seed=st.integers(0, 2**16),
-    )
-    def order_fault(self, fault: str, call: int, seed: int) -> None:
-        self.platter.fail_at(call, FAULTS[fault](), seed)
+            if self.platter.armed or fault is None:
+                raise
+        self.platter.heal()
 
     @rule(seconds=st.one_of(st.integers(0, 12), st.integers(-3600, 3600)))
     def turn_clock(self, seconds: int) -> None:
         self.clock.now_s += seconds
 
-    @precondition(lambda self: self.log is not None)
-    @rule(sent=requests)
-    def send(self, sent: list[tuple[str, int, int]]) -> None:
+    @rule(sent=requests, fault=faults)
+    def send(self, sent: list[tuple[str, int, int]], fault: Fault) -> None:
+        if self.log is None:
+            self._open()
         group = [self._request(*one) for one in sent]
-        if not self.runner.run(self._deliver(group)):
+        self._arm(fault)
+        survived = self.runner.run(self._deliver(group))
+        self.platter.heal()
+        if not survived:
             self.kill_server()
+
+    def _arm(self, fault: Fault) -> None:
+        if fault is not None:
+            kind, call, seed = fault
+            self.platter.fail_at(call, FAULTS[kind](), seed)
+
+    def _open(self) -> None:
+        self.log = Log(self.directory, self.clock)
+        self.writer = LogWriter(self.log.files, self.log.producers)
 
     @rule()
     def kill_server(self) -> None:
@@ -206,17 +217,18 @@ class LogMachine(RuleBasedStateMachine):
 
     # The reader
 
-    @rule()
-    def read(self) -> None:
+    @rule(committed=st.booleans())
+    def read(self, *, committed: bool) -> None:
         if self.reader is None:
             undone = [place for name, place in self.applied.items() if name not in self.done]
             self.reader = LogReader(
                 self.directory, undone=undone, newest=max(self.applied, default=None)
             )
         self.read_on += self.reader.read(READ_BYTES)
+        if committed:
+            self._commit()
 
-    @rule()
-    def commit_what_was_read(self) -> None:
+    def _commit(self) -> None:
         for block in self.read_on:
             name = block.end.partition
             start = self.applied.get(name, Position(partition=name, byte=0, line=0))
