@@ -217,8 +217,10 @@ class LogMachine(RuleBasedStateMachine):
 
     # The reader
 
-    @rule(committed=st.booleans())
-    def read(self, *, committed: bool) -> None:
+    @rule(anew=st.booleans(), committed=st.booleans())
+    def read(self, *, anew: bool, committed: bool) -> None:
+        if anew:
+            self.kill_reader()
         if self.reader is None:
             undone = [place for name, place in self.applied.items() if name not in self.done]
             self.reader = LogReader(
@@ -284,7 +286,7 @@ def _events(data: bytes) -> list[tuple[str, int]]:
 
 
 LogMachine.TestCase.settings = settings(
-    max_examples=120,
+    max_examples=150,
     stateful_step_count=40,
     deadline=None,
     print_blob=True,
