@@ -24,10 +24,14 @@ CREATE TABLE dead_letters (
     PRIMARY KEY (log_id, partition, line)
 );
 
--- Revenue that waits for its user's row; the true total is users_revenue plus this.
+-- Revenue that waits for its user's row; the true total is users_revenue plus all of these. Rows are
+-- only added and taken away, so that no lock on one of them holds up a commit.
 CREATE TABLE deferred_revenue (
-    user_id varchar(255) COLLATE "C" PRIMARY KEY,
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    user_id varchar(255) COLLATE "C" NOT NULL,
     delta numeric NOT NULL,
     reason text NOT NULL,
     since timestamptz NOT NULL DEFAULT now()
 );
+
+CREATE INDEX deferred_revenue_user ON deferred_revenue (user_id);

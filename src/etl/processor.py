@@ -24,7 +24,7 @@ import asyncpg
 
 from etl.log.identity import read_or_make_log_id
 from etl.log.names import is_name, list_names
-from etl.log.position import Position
+from etl.log.position import Position, start_of
 from etl.log.reader import Block, LogReader, has_watermark, position_after
 from etl.runtime.backoff import Backoff
 from etl.runtime.errors import EtlError
@@ -32,7 +32,7 @@ from etl.runtime.files import make_private_directory, remove_temporaries
 from etl.runtime.lifecycle import fields, main, stopped_within
 from etl.runtime.settings import Settings
 from etl.sink import mirror, offsets, schema
-from etl.sink.chunk import Chunk
+from etl.sink.chunk import Bound, Chunk
 from etl.sink.commit import Committer
 from etl.sink.connection import Connector, close
 from etl.sink.deferral import Deferred
@@ -70,6 +70,7 @@ class Processor:
         self._connector = Connector(settings, role="processor")
         self._on_commit = on_commit
         self._backoff = Backoff()
+        self._bound = Bound()
         self._complaint = ""
         self._others: list[str] = []
 
@@ -111,6 +112,7 @@ class Processor:
                 logger.warning("stepping back: %s", error)
                 turn.step_back()
             except (EtlError, OSError) as error:
+                self._bound.narrow()
                 self._complain(str(error))
                 await stopped_within(stop, self._backoff.next_s())
 
@@ -140,13 +142,13 @@ class Processor:
         committer = Committer(connection, log_id=log_id, known=known, deferred=deferred)
         reader = LogReader(
             self._directory,
-            undone=[*map(_position, known.undone), *map(_start, missed)],
+            undone=[*map(_position, known.undone), *(start_of(name) for name in missed)],
             newest=known.newest,
             done=() if has_watermark(self._directory) else set(earlier) - missed,
         )
         remove_temporaries(self._directory / mirror.FILE_NAME)
         shown = mirror.Mirror(self._directory, known)
-        stream = Stream(reader, committer, shown, self._committed)
+        stream = Stream(reader, committer, shown, self._bound, self._committed)
         try:
             fresh = await asyncio.to_thread(stream.fill)
             if not (fresh and self._complaint):  # else its commit will tell whether all is well
@@ -158,6 +160,7 @@ class Processor:
     def _committed(self, chunk: Chunk) -> None:
         if self._complaint:
             logger.info("working again")
+        self._bound.widen()
         self._all_is_well()
         self._on_commit(chunk)
 
@@ -192,13 +195,15 @@ class Stream:
         reader: LogReader,
         committer: Committer,
         shown: mirror.Mirror,
+        bound: Bound,
         on_commit: OnCommit,
     ) -> None:
         self._reader = reader
         self._committer = committer
         self._mirror = shown
         self._on_commit = on_commit
-        self._pending = Chunk()
+        self._bound = bound
+        self._pending = Chunk(users_max=bound.users_max)
         self._commit: asyncio.Task[None] | None = None
         self._report = Report()
         self._look_at = 0.0
@@ -213,9 +218,12 @@ class Stream:
                 await self._settle(stopping, timeout_s=None if self._pending.full else 0)
                 if self._commit is None and self._pending:
                     self._commit = asyncio.create_task(self._apply(self._pending))
-                    self._pending = Chunk()
+                    self._pending = Chunk(users_max=self._bound.users_max)
                 elif not fresh:
                     await self._idle(stopping, poll_s, turn)
+        except GuardError:
+            self._mirror.give_up()
+            raise
         finally:
             stopping.cancel()
             await self._finish()
@@ -232,6 +240,8 @@ class Stream:
         blocks = self._reader.read(READ_BYTES)
         for block in blocks:
             self._pending.add(_move(block), block.data)
+        if not blocks and self._mirror.is_anothers():
+            raise GuardError(f"another processor has written {mirror.FILE_NAME}")
         # Where there was something there may be more.
         self._look_at = 0.0 if blocks else time.monotonic() + FULL_LOOK_S
         return bool(blocks)
@@ -274,8 +284,12 @@ class Stream:
             _, running = await asyncio.wait({self._commit}, timeout=COMMIT_STOP_S)
             if running:
                 self._committer.abort()
-            with contextlib.suppress(EtlError):
+            try:
                 await self._commit
+            except GuardError:
+                self._mirror.give_up()
+            except EtlError:
+                pass  # nobody knows; the next start finds out
         if self._mirror.changed:
             await asyncio.to_thread(self._mirror.write)
 
@@ -317,10 +331,6 @@ def _count_lag(directory: Path, undone: list[Offset], newest: str) -> int:
 
 def _position(offset: Offset) -> Position:
     return Position(partition=offset.partition, byte=offset.byte, line=offset.line)
-
-
-def _start(partition: str) -> Position:
-    return Position(partition=partition, byte=0, line=0)
 
 
 def _move(block: Block) -> Move:

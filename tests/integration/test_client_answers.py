@@ -97,7 +97,9 @@ async def test_answer_cut_at_every_byte_is_no_answer() -> None:
         http("415 Unsupported Media Type"),
         http("500 Internal Server Error"),
         http("409 Conflict"),
+        http("403 Forbidden", b"a proxy in between"),
         http("409 Conflict", b"", "Producer-Expected-Seq: x"),
+        http("409 Conflict", b"", "Producer-Expected-Seq: " + "9" * 5_000),
         http("409 Conflict", b"", "Producer-Expected-Seq: \u0663"),
         http("409 Conflict", b"", "Producer-Expected-Seq: 10"),
         http("409 Conflict", b"", "Producer-Expected-Seq: 11"),
@@ -114,7 +116,10 @@ async def test_answer_that_proves_nothing_means_to_try_again(answer: bytes) -> N
     [
         (http("400 Bad Request", b"why\nnot"), Refused(reason="why not")),
         (http("413 Content Too Large"), Refused(reason="no reason given")),
-        (http("403 Forbidden", b"no"), Displaced(reason="no")),
+        (
+            http("403 Forbidden", b"no", "Content-Type: application/problem+json"),
+            Displaced(reason="no"),
+        ),
         (http("409 Conflict", b"", "Producer-Expected-Seq: 9"), Gap(expected=9)),
         (http("409 Conflict", b"", "Producer-Expected-Seq: 0"), Gap(expected=0)),
     ],

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from etl.sink import careful
+from etl.sink import careful, deferral
 from support.database import Database, connected, prepared
 from support.hearing import hearing
 from support.partitions import Log, event, random_events
@@ -201,3 +201,51 @@ async def test_locked_rows_are_found_without_a_search(
             refused = await careful.upsert_carefully(database.connection, deltas, budget_s=0)
     assert refused.keys() == {row["user_id"] for row in rows}
     assert sum((await database.totals()).values()) == 160
+
+
+async def test_a_stranger_who_locks_deferred_rows_holds_up_nobody(
+    database: Database,
+    database_url: str,
+    stranger: asyncpg.Connection,
+    log: Log,
+    tmp_path: Path,
+) -> None:
+    await database.connection.execute(
+        "ALTER TABLE users_revenue ADD CONSTRAINT never CHECK (user_id <> 'bad')"
+    )
+    async with processor(tmp_path, database_url):
+        log.append([event("bad", 1)])
+        await database.until(DEFERRED, 1)
+        async with stranger.transaction():
+            await stranger.execute("SELECT * FROM deferred_revenue FOR UPDATE")
+            for value in (2, 3):
+                log.append([event("good", value), event("bad", value)])
+                await database.until_applied(2 * value - 1)
+            assert await database.totals() == {"good": 5}
+            assert await database.deferred() == {"bad": 6}
+        await database.connection.execute("ALTER TABLE users_revenue DROP CONSTRAINT never")
+        await database.until(DEFERRED, 0)
+    assert await database.totals() == {"good": 5, "bad": 6}
+
+
+async def test_users_beyond_what_is_remembered_do_not_wait_for_one_that_stays_refused(
+    database: Database,
+    database_url: str,
+    log: Log,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(deferral, "REMEMBERED_MAX", 4)
+    monkeypatch.setattr(deferral, "FIRST_PAUSE_S", 0.05)
+    await database.connection.execute(
+        "ALTER TABLE users_revenue ADD CONSTRAINT never CHECK (revenue < 10)"
+    )
+    async with processor(tmp_path, database_url):
+        log.append([event(f"user{n}", 10) for n in range(12)])
+        await database.until("SELECT count(DISTINCT user_id) FROM deferred_revenue", 12)
+        await database.connection.execute(
+            "ALTER TABLE users_revenue DROP CONSTRAINT never, "
+            "ADD CONSTRAINT only_one CHECK (user_id <> 'user3')"
+        )
+        await database.until("SELECT count(DISTINCT user_id) FROM deferred_revenue", 1)
+    assert len(await database.totals()) == 11

@@ -264,3 +264,20 @@ def test_lag_is_what_stands_between_the_reader_and_the_watermark(tmp_path: Path)
     assert reader.lag_events() == 0
     reader.close()
     log.close()
+
+
+def test_a_directory_in_which_ours_begins_meanwhile_is_read_to_the_watermark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader_module, "WATERMARK_LOOK_S", 60.0)
+    reader = LogReader(tmp_path, undone=[], newest=None)
+    assert reader.read(1 << 20) == []
+    log = Log(tmp_path)
+    log.append(batch(1))
+    with (tmp_path / FIRST).open("ab") as file:
+        file.write(encode(batch(2)))  # written, but not synced yet
+    monkeypatch.setattr(reader_module, "FOREIGN_SCAN_S", 0.0)
+    seen = [v for _ in range(3) for b in reader.read(1 << 20) for v in values_in(b.data)]
+    assert seen == [1]
+    reader.close()
+    log.close()

@@ -39,7 +39,8 @@ async def test_total_includes_what_is_deferred(database_url: str, tmp_path: Path
     async with prepared(database_url) as database, reading(tmp_path, database_url) as reader:
         await database.connection.execute(
             "INSERT INTO users_revenue VALUES ('both', 1.5), ('applied', 2);"
-            "INSERT INTO deferred_revenue VALUES ('both', -0.2, 'locked'), ('waiting', 7, 'locked')"
+            "INSERT INTO deferred_revenue (user_id, delta, reason) "
+            "VALUES ('both', -0.1, 'locked'), ('both', -0.1, 'locked'), ('waiting', 7, 'locked')"
         )
         assert await reader.revenue("both") == Decimal("1.3")
         assert await reader.revenue("applied") == 2

@@ -76,7 +76,9 @@ class Database:
         return {row["user_id"]: row["sum"] for row in rows}
 
     async def deferred(self) -> dict[str, Decimal]:
-        rows = await self.connection.fetch("SELECT user_id, delta FROM deferred_revenue")
+        rows = await self.connection.fetch(
+            "SELECT user_id, sum(delta) AS delta FROM deferred_revenue GROUP BY user_id"
+        )
         return {row["user_id"]: row["delta"] for row in rows}
 
 

@@ -17,7 +17,7 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -172,4 +172,10 @@ def table(results: list[Result]) -> str:
 
 def as_json(results: list[Result]) -> str:
     """Return the results for programs."""
-    return json.dumps([asdict(result) for result in results], indent=1)
+    # `asdict` would rebuild the counter from pairs, and count the pairs.
+    return json.dumps([{**vars_of(one), "counts": dict(one.counts)} for one in results], indent=1)
+
+
+def vars_of(result: Result) -> dict[str, object]:
+    """Return the fields of a result by name."""
+    return {one.name: getattr(result, one.name) for one in fields(result)}

@@ -52,9 +52,8 @@ def test_long_dead_letter_keeps_its_beginning_and_its_length() -> None:
 
 def test_chunk_is_full_by_bytes_users_or_dead_letters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounds, "CHUNK_BYTES_MAX", 1000)
-    monkeypatch.setattr(bounds, "CHUNK_USERS_MAX", 3)
     monkeypatch.setattr(bounds, "CHUNK_DEAD_LETTERS_MAX", 2)
-    by_bytes, by_users, by_letters = Chunk(), Chunk(), Chunk()
+    by_bytes, by_users, by_letters = Chunk(), Chunk(users_max=3), Chunk()
     by_bytes.add(move("p", 0, 1, bytes_each=999), event("a", 1))
     by_users.add(move("p", 0, 2), event("a", 1) + event("b", 1))
     by_letters.add(move("p", 0, 1), b"bad\n")
@@ -63,3 +62,15 @@ def test_chunk_is_full_by_bytes_users_or_dead_letters(monkeypatch: pytest.Monkey
     by_users.add(move("p", 2, 3), event("c", 1))
     by_letters.add(move("p", 1, 2), b"bad\n")
     assert [by_bytes.full, by_users.full, by_letters.full] == [True] * 3
+
+
+def test_chunks_shrink_after_failures_and_grow_after_commits() -> None:
+    bound = bounds.Bound()
+    for _ in range(20):
+        bound.narrow()
+    assert bound.users_max == bounds.CHUNK_USERS_MIN
+    bound.widen()
+    assert bound.users_max == 2 * bounds.CHUNK_USERS_MIN
+    for _ in range(20):
+        bound.widen()
+    assert bound.users_max == bounds.CHUNK_USERS_MAX

@@ -138,3 +138,23 @@ def test_full_disk_leaves_no_part_of_a_letter(
     letters.append(SENDER.letters(lines, REJECTED))
     letters.close()
     assert [one["line"] for one in read(path)] == [2, 4]
+
+
+@pytest.mark.parametrize("how", ["emptied", "moved", "removed"])
+def test_letters_go_on_whole_after_the_file_was_taken_away(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "dead_letters.jsonl"
+    letters = DeadLetters(path)
+    letters.open()
+    first, second = (Sender(source="s", producer="p", epoch=n) for n in (1, 2))
+    letters.append(first.letters(piece(b"bad\n"), [Rejected(line=1, reason="no")]))
+    match how:
+        case "emptied":
+            os.truncate(path, 0)
+        case "moved":
+            path.rename(tmp_path / "old.jsonl")
+        case _:
+            path.unlink()
+    letters.append(second.letters(piece(b"worse\n"), [Rejected(line=1, reason="no")]))
+    letters.close()
+    (letter,) = [json.loads(line) for line in path.read_bytes().splitlines()]
+    assert (letter["epoch"], letter["text"]) == (2, "worse")

@@ -15,3 +15,8 @@ class Position:
     partition: str
     byte: int
     line: int
+
+
+def start_of(partition: str) -> Position:
+    """Return the place before the first line of a partition."""
+    return Position(partition=partition, byte=0, line=0)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from etl.log import watermark as watermark_file
 from etl.log.names import list_names
-from etl.log.position import Position
+from etl.log.position import Position, start_of
 from etl.log.scan import (
     byte_after,
     hop,
@@ -134,7 +134,19 @@ class LogReader:
                 return []
         elif mark == self._seen and not self._behind and not self._damage_due():
             return []
-        blocks, room = [], bytes_max
+        before = dict(self._undone), self._newest
+        blocks = self._read_on(mark, bytes_max)
+        if mark is None and has_watermark(self._directory):
+            # A server of ours has begun here meanwhile, and only what it has synced counts.
+            self._undone, self._newest = before
+            self._looked_at = float("-inf")
+            self._close()
+            return []
+        self._seen = mark
+        return blocks
+
+    def _read_on(self, mark: Watermark | None, room: int) -> list[Block]:
+        blocks: list[Block] = []
         self._discover(mark)
         self._behind = False
         for name in list(self._undone):
@@ -146,7 +158,6 @@ class LogReader:
                 blocks.append(block)
                 room -= block.end.byte - block.start.byte
                 self._behind = True
-        self._seen = mark
         return blocks
 
     def lag_events(self) -> int:
@@ -207,7 +218,7 @@ class LogReader:
         else:
             names = [n for n in list_names(self._directory) if self._newest < n <= mark.partition]
         for name in names:
-            self._undone[name] = Position(partition=name, byte=0, line=0)
+            self._undone[name] = start_of(name)
             self._newest = max(self._newest, name)
         if mark is None and names:
             self._undone = dict(sorted(self._undone.items()))

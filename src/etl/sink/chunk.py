@@ -18,9 +18,29 @@ from etl.sink.offsets import Move
 # take about a second to upsert; 64 MiB of log are about a million events.
 CHUNK_BYTES_MAX = 64 * 1024 * 1024
 CHUNK_USERS_MAX = 200_000
+CHUNK_USERS_MIN = 1_000
 CHUNK_DEAD_LETTERS_MAX = 10_000
 # Of a dead letter so much text is kept; `bytes` says how long it was.
 DEAD_LETTER_TEXT_MAX = 64 * 1024
+
+
+class Bound:
+    """How many users a chunk may have: fewer after a failure, so that no chunk fails for its size.
+
+    A database that takes a millisecond a user takes longer for the largest chunk than a command
+    may take.
+    """
+
+    def __init__(self) -> None:
+        self.users_max = CHUNK_USERS_MAX
+
+    def narrow(self) -> None:
+        """After a failure."""
+        self.users_max = max(CHUNK_USERS_MIN, self.users_max // 2)
+
+    def widen(self) -> None:
+        """After a commit."""
+        self.users_max = min(CHUNK_USERS_MAX, self.users_max * 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +58,7 @@ class DeadLetter:
 class Chunk:
     """Events folded into one delta per user, with the offsets they move."""
 
+    users_max: int = CHUNK_USERS_MAX
     moves: dict[str, Move] = field(default_factory=dict)
     deltas: Deltas = field(default_factory=new_deltas)
     dead_letters: list[DeadLetter] = field(default_factory=list)
@@ -52,7 +73,7 @@ class Chunk:
         """Say whether it should not grow any more."""
         return (
             self.log_bytes >= CHUNK_BYTES_MAX
-            or len(self.deltas) >= CHUNK_USERS_MAX
+            or len(self.deltas) >= self.users_max
             or len(self.dead_letters) >= CHUNK_DEAD_LETTERS_MAX
         )
 

@@ -14,13 +14,15 @@ Invariants:
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Mapping
 
 import asyncpg
 
+from etl.core.revenue import new_deltas
 from etl.runtime.lifecycle import fields
 from etl.sink import offsets, statements
-from etl.sink.careful import amounts, upsert, upsert_carefully
+from etl.sink.careful import LOCKED, amounts, upsert, upsert_carefully
 from etl.sink.chunk import Chunk
 from etl.sink.deferral import Deferred
 from etl.sink.faults import database_faults, is_refusal
@@ -82,14 +84,33 @@ class Committer:
         with database_faults():
             async with self._connection.transaction():
                 rows = await self._connection.fetch(statements.DEFERRED_TAKE, due)
-                deltas = {row["user_id"]: int(row["millionths"]) for row in rows}
+                ids: defaultdict[str, list[int]] = defaultdict(list)
+                deltas = new_deltas()
+                for row in rows:
+                    ids[row["user_id"]].append(row["id"])
+                    deltas[row["user_id"]] += int(row["millionths"])
                 refused = await upsert_carefully(self._connection, deltas, budget_s=RETRY_BUDGET_S)
-                gone = [user for user in deltas if user not in refused]
-                await self._connection.execute(statements.DEFERRED_REMOVE, gone)
-            self._deferred.retried(due, refused)
-            if gone:
-                logger.info("deferred users applied", extra=fields(users=len(gone)))
+                await self._clear(ids, deltas, refused)
+                left = await self._connection.fetch(statements.DEFERRED_LEFT, due)
+            waiting = {row["user_id"]: LOCKED for row in left} | refused
+            self._deferred.retried(due, waiting)
+            applied = len(deltas) - len(refused)
+            if applied:
+                logger.info("deferred users applied", extra=fields(users=applied))
             await self._deferred.refill(self._connection)
+
+    async def _clear(
+        self, ids: Mapping[str, list[int]], deltas: Mapping[str, int], refused: Mapping[str, str]
+    ) -> None:
+        """Remove what was applied; of a user that has to wait on, keep one row."""
+        many = [user for user in refused if len(ids[user]) > 1]
+        if many:
+            await self._connection.execute(
+                statements.DEFERRED_GATHER, [ids[user][0] for user in many], amounts(deltas, many)
+            )
+        gone = [number for user, rows in ids.items() if user not in refused for number in rows]
+        gone += [number for user in many for number in ids[user][1:]]
+        await self._connection.execute(statements.DEFERRED_REMOVE, gone)
 
     async def _commit_at_once(
         self, chunk: Chunk, direct: Mapping[str, int], waiting: Mapping[str, str]

@@ -44,17 +44,20 @@ class Deferred:
         return len(self._users)
 
     async def refill(self, connection: asyncpg.Connection) -> None:
-        """Read users from the table, if there are some that are not remembered."""
-        if self._more and not self._users:
+        """Read users from the table that are not remembered, where there are some and room is."""
+        if self._more and len(self._users) <= REMEMBERED_MAX // 2:
             await self.load(connection)
 
     async def load(self, connection: asyncpg.Connection) -> None:
-        """Read from the table who is deferred; they are due at once."""
-        rows = await connection.fetch(statements.DEFERRED_USERS, REMEMBERED_MAX)
-        self._more = len(rows) == REMEMBERED_MAX
+        """Read from the table who else is deferred; they are due at once."""
+        room = REMEMBERED_MAX - len(self._users)
+        rows = await connection.fetch(statements.DEFERRED_USERS, room, list(self._users))
+        self._more = len(rows) == room
         now = self._clock()
-        self._users = {row["user_id"]: _Waiting(row["reason"], FIRST_PAUSE_S, now) for row in rows}
-        self._next_due_at = now if rows else float("inf")
+        for row in rows:
+            self._users[row["user_id"]] = _Waiting(row["reason"], FIRST_PAUSE_S, now)
+        if rows:
+            self._next_due_at = now
 
     def reasons(self, users: Iterable[str]) -> dict[str, str]:
         """Return those of `users` who are deferred, and why."""

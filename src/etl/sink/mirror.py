@@ -14,6 +14,7 @@ Not promised: that it survives a power cut. A start writes it anew from the data
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -42,6 +43,8 @@ class Mirror:
         self._done = dict(known.recent_done)
         self._older = known.older_done_lines
         self._changed = True
+        self._inode: int | None = None
+        self._writing = threading.Lock()
         self._written_at = float("-inf")
         self._complaint = ""
 
@@ -54,6 +57,21 @@ class Mirror:
     def changed(self) -> bool:
         """Say whether there is something to write."""
         return self._changed
+
+    def is_anothers(self) -> bool:
+        """Say whether another process has replaced the file; a removed one is written again."""
+        with self._writing:
+            if self._inode is None:
+                return False
+            try:
+                return self._path.stat().st_ino != self._inode
+            except OSError:
+                self._changed = True
+                return False
+
+    def give_up(self) -> None:
+        """Write no more: another processor has moved on, and its file is the newer one."""
+        self._changed = False
 
     def move(self, offsets: Iterable[Offset]) -> None:
         """Take over what was just committed."""
@@ -74,7 +92,9 @@ class Mirror:
         entries = {OLDER: self._older} if self._older else {}
         entries |= dict(sorted((self._done | self._undone).items()))
         try:
-            replace(self._path, orjson.dumps(entries), durable=False)
+            with self._writing:
+                replace(self._path, orjson.dumps(entries), durable=False)
+                self._inode = self._path.stat().st_ino
         except OSError as error:
             self._complain(f"{self._path} can't be written: {error.strerror}")
             return

@@ -132,19 +132,31 @@ USERS_LOCKED = """
     SELECT user_id FROM free
 """
 DEFERRED_ADD = """
-    INSERT INTO deferred_revenue AS known (user_id, delta, reason)
+    INSERT INTO deferred_revenue (user_id, delta, reason)
     SELECT user_id, trim_scale(delta), reason
     FROM unnest($1::varchar[], $2::text[]::numeric[], $3::text[]) AS added (user_id, delta, reason)
-    ORDER BY user_id COLLATE "C"
-    ON CONFLICT (user_id) DO UPDATE
-    SET delta = trim_scale(known.delta + excluded.delta), reason = excluded.reason
 """
-DEFERRED_USERS = "SELECT user_id, reason FROM deferred_revenue ORDER BY since, user_id LIMIT $1"
+DEFERRED_USERS = """
+    SELECT user_id, max(reason) AS reason
+    FROM deferred_revenue
+    WHERE user_id <> ALL($2::varchar[])
+    GROUP BY user_id
+    ORDER BY min(since), user_id
+    LIMIT $1
+"""
+# A row that someone else has locked is left for later, and its user is still deferred.
 DEFERRED_TAKE = """
-    SELECT user_id, trunc(delta * 1000000)::text AS millionths
+    SELECT id, user_id, trunc(delta * 1000000)::text AS millionths
     FROM deferred_revenue
     WHERE user_id = ANY($1::varchar[])
-    ORDER BY user_id
-    FOR UPDATE
+    ORDER BY id
+    FOR UPDATE SKIP LOCKED
 """
-DEFERRED_REMOVE = "DELETE FROM deferred_revenue WHERE user_id = ANY($1::varchar[])"
+DEFERRED_REMOVE = "DELETE FROM deferred_revenue WHERE id = ANY($1::bigint[])"
+# Many rows of a user that has to wait on become its oldest one.
+DEFERRED_GATHER = """
+    UPDATE deferred_revenue SET delta = trim_scale(gathered.delta)
+    FROM unnest($1::bigint[], $2::text[]::numeric[]) AS gathered (id, delta)
+    WHERE deferred_revenue.id = gathered.id
+"""
+DEFERRED_LEFT = "SELECT DISTINCT user_id FROM deferred_revenue WHERE user_id = ANY($1::varchar[])"

@@ -35,6 +35,8 @@ from etl.source.lines import Piece
 logger = logging.getLogger(__name__)
 
 _BLOCK_BYTES = 64 * 1024
+# Far more than the letters of one request, which is what may not be durable at a start.
+_REWRITTEN_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +145,10 @@ class DeadLetters:
             logger.warning("%s had a torn end, %d bytes cut", self._path, size - self._end)
             os.ftruncate(self._fd, self._end)
         # What a killed process wrote may not be durable yet, and will be trusted from here on.
+        # Written once more: after a failed sync a second one says yes to bytes that are gone.
+        start = max(0, self._end - _REWRITTEN_BYTES)
+        os.lseek(self._fd, start, os.SEEK_SET)
+        files.write_all(self._fd, os.pread(self._fd, self._end - start, start))
         os.fdatasync(self._fd)
 
     def close(self) -> None:
@@ -161,6 +167,9 @@ class DeadLetters:
         if not new:
             return
         data = b"".join(msgspec.json.encode(letter) + b"\n" for letter in new)
+        if not self._is_there():
+            self.close()
+            self.open()
         try:
             # Always cut first: a failed write, or its failed repair, may have left bytes here.
             os.ftruncate(self._fd, self._end)
@@ -172,6 +181,15 @@ class DeadLetters:
             raise
         self._end += len(data)
         self._last = new[-1]
+
+    def _is_there(self) -> bool:
+        """Say whether the file still has its name and its letters: anyone may move it away."""
+        here = os.fstat(self._fd)
+        try:
+            there = self._path.stat()
+        except FileNotFoundError:
+            return False
+        return there.st_ino == here.st_ino and here.st_size >= self._end
 
     def _knows(self, letter: Letter) -> bool:
         last = self._last

@@ -144,7 +144,7 @@ class Link:
                 return _taken(answer, piece)
             case 400 | 413:
                 return Refused(reason=_detail(answer))
-            case 403:
+            case 403 if _is_ours(answer):
                 return Displaced(reason=_detail(answer))
             case 409:
                 return _gap(answer, piece)
@@ -229,10 +229,15 @@ def _taken(answer: Answer, piece: Piece) -> Taken | Later:
 
 def _gap(answer: Answer, piece: Piece) -> Gap | Later:
     text = answer.headers.get(wire.PRODUCER_EXPECTED_SEQ, "")
-    if text.isascii() and text.isdigit() and int(text) < piece.first.sequence:
+    if text.isascii() and text.isdigit() and len(text) < 20 and int(text) < piece.first.sequence:
         return Gap(expected=int(text))
     # Its predecessor was refused or is late; by the next try that is settled.
     return Later(kind="gap", reason=f"status 409, expected sequence {text[:20]!r}")
+
+
+def _is_ours(answer: Answer) -> bool:
+    """Say whether the server itself refused, and not something in between."""
+    return answer.headers.get("Content-Type", "").startswith(wire.PROBLEM_TYPE)
 
 
 def _later(answer: Answer) -> Later:
