@@ -29,6 +29,9 @@ APPLIED_AT_LEAST = "SELECT coalesce(sum(lines), 0) >= $1 FROM partition_offsets"
 # Small requests make the window wide in which some, not all, events are through.
 SMALL_REQUESTS = {"ETL_BATCH_EVENTS": "100"}
 
+# Long enough for a processor that finds another one's mirror to step back and begin anew.
+MIRROR_LOOKS, MIRROR_LOOK_S = 100, 0.1
+
 _BAD = (
     b'{"userId":"u","name":"add_revenue","value":"1"}',
     b'{"userId":"u","name":"add_revenue"',
@@ -190,7 +193,20 @@ class World:
         await self.online()
         if alive:
             await self.alive()
+        await self.mirrored()
         laws.clean(self.run.data, self._all_logged())
+
+    async def mirrored(self) -> None:
+        """The mirror says what is applied, soon after nothing happens any more."""
+        for _ in range(MIRROR_LOOKS):
+            try:
+                return laws.mirror(self.run.data, await self.applied())
+            except (laws.ViolationError, OSError):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(MIRROR_LOOK_S):
+                        await asyncio.Event().wait()
+        laws.mirror(self.run.data, await self.applied())
+        return None
 
     async def alive(self) -> None:
         """A fresh event comes through."""
