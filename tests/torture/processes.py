@@ -156,6 +156,7 @@ async def stop_each(trial: Trial) -> None:
         for number in range(KILLS):
             await world.until_part(0.9 * (number + trial.chance.random()) / KILLS)
             name = trial.chance.choice(ROLES)
+            await world.run.roles[name].said("starting")  # before that Python itself ends it
             number_sent = trial.chance.choice((signal.SIGTERM, signal.SIGINT))
             async with asyncio.timeout(STOP_S_MAX):
                 code = await world.run.roles[name].end(number_sent)

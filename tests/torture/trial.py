@@ -191,9 +191,9 @@ class World:
         laws.dead_letters(self.run.data, self.truth.bad_lines)
         await self._settled_totals(self.truth.good)
         await self.online()
+        await self.mirrored()
         if alive:
             await self.alive()
-        await self.mirrored()
         laws.clean(self.run.data, self._all_logged())
 
     async def mirrored(self) -> None:

@@ -93,3 +93,25 @@ def test_write_that_fails_is_tried_again(tmp_path: Path) -> None:
     mirror.write()
     assert not mirror.changed
     assert shown(tmp_path / "missing") == {}
+
+
+def test_file_that_another_processor_wrote_is_seen_and_left_alone(tmp_path: Path) -> None:
+    frozen, working = Mirror(tmp_path, nothing()), Mirror(tmp_path, nothing())
+    frozen.move([offset(1, 1, done=False)])
+    frozen.write()
+    assert not frozen.is_anothers()
+    working.move([offset(1, 2, done=False)])
+    working.write()
+    frozen.move([offset(1, 1, done=False)])
+    assert frozen.is_anothers()
+    frozen.give_up()
+    assert not frozen.changed
+    assert sum(shown(tmp_path).values()) == 2
+
+
+def test_file_that_was_removed_is_written_again(tmp_path: Path) -> None:
+    mirror = Mirror(tmp_path, nothing())
+    mirror.write()
+    (tmp_path / "processor_offset.json").unlink()
+    assert not mirror.is_anothers()
+    assert mirror.changed

@@ -22,6 +22,7 @@ from etl.runtime.settings import Settings, load
 logger = logging.getLogger(__name__)
 
 OK, FAILED, UNUSABLE = 0, 1, 2
+_STOPS = frozenset({signal.SIGTERM, signal.SIGINT})
 
 Run = Callable[[Settings, asyncio.Event], Awaitable[None]]
 
@@ -93,6 +94,8 @@ def main(role: str, run: Run) -> int:
         print(f"etl: {error}", file=sys.stderr)  # noqa: T201  no logging before there are settings
         return UNUSABLE
     configure_logging(role, settings)
+    # A stop that comes before the loop can hear it has to wait, not to end the process its own way.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
     logger.info("starting", extra=fields(**settings.shown()))
     try:
         uvloop.run(_until_stopped(run, settings))
@@ -112,13 +115,14 @@ def main(role: str, run: Run) -> int:
 async def _until_stopped(run: Run, settings: Settings) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOPS:
         loop.add_signal_handler(number, stop.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
     try:
         await run(settings, stop)
     finally:
         # The loop takes its handlers with it; a signal after that must not change the exit code.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
 
 
 async def stopped_within(stop: asyncio.Event, seconds: float) -> bool:
