@@ -43,7 +43,7 @@ class Mirror:
         self._done = dict(known.recent_done)
         self._older = known.older_done_lines
         self._changed = True
-        self._inode: int | None = None
+        self._written: tuple[int, int] | None = None
         self._writing = threading.Lock()
         self._written_at = float("-inf")
         self._complaint = ""
@@ -61,10 +61,10 @@ class Mirror:
     def is_anothers(self) -> bool:
         """Say whether another process has replaced the file; a removed one is written again."""
         with self._writing:
-            if self._inode is None:
+            if self._written is None:
                 return False
             try:
-                return self._path.stat().st_ino != self._inode
+                return self._seen() != self._written
             except OSError:
                 self._changed = True
                 return False
@@ -94,12 +94,17 @@ class Mirror:
         try:
             with self._writing:
                 replace(self._path, orjson.dumps(entries), durable=False)
-                self._inode = self._path.stat().st_ino
+                self._written = self._seen()
         except OSError as error:
             self._complain(f"{self._path} can't be written: {error.strerror}")
             return
         self._changed = False
         self._complain("")
+
+    def _seen(self) -> tuple[int, int]:
+        """Return what tells this file from another one; inodes alone come back."""
+        found = self._path.stat()
+        return found.st_ino, found.st_mtime_ns
 
     def _complain(self, complaint: str) -> None:
         if complaint and complaint != self._complaint:

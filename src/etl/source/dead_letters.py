@@ -146,9 +146,10 @@ class DeadLetters:
             os.ftruncate(self._fd, self._end)
         # What a killed process wrote may not be durable yet, and will be trusted from here on.
         # Written once more: after a failed sync a second one says yes to bytes that are gone.
-        start = max(0, self._end - _REWRITTEN_BYTES)
-        os.lseek(self._fd, start, os.SEEK_SET)
-        files.write_all(self._fd, os.pread(self._fd, self._end - start, start))
+        if self._end:
+            start = max(0, self._end - _REWRITTEN_BYTES)
+            os.lseek(self._fd, start, os.SEEK_SET)
+            files.write_all(self._fd, os.pread(self._fd, self._end - start, start))
         os.fdatasync(self._fd)
 
     def close(self) -> None:
