@@ -52,8 +52,10 @@ def sync_directory(path: Path) -> None:
         os.close(fd)
 
 
-def replace(path: Path, data: bytes, *, durable: bool = True) -> None:
+def replace(path: Path, data: bytes, *, durable: bool = True) -> os.stat_result:
     """Replace the file `path` by `data`, atomically; with `durable`, also for a power cut.
+
+    Return the status of the new file, whoever replaces it next.
 
     Raises:
         OSError: it could not be written, or not made durable; the file holds the old or the new
@@ -66,6 +68,7 @@ def replace(path: Path, data: bytes, *, durable: bool = True) -> None:
             write_all(fd, data)
             if durable:
                 os.fsync(fd)
+            written = os.fstat(fd)
         finally:
             os.close(fd)
         temporary.replace(path)
@@ -74,6 +77,7 @@ def replace(path: Path, data: bytes, *, durable: bool = True) -> None:
         raise
     if durable:
         sync_directory(path.parent)
+    return written
 
 
 def remove_temporaries(path: Path) -> None:

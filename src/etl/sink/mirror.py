@@ -14,6 +14,7 @@ Not promised: that it survives a power cut. A start writes it anew from the data
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -64,7 +65,7 @@ class Mirror:
             if self._written is None:
                 return False
             try:
-                return self._seen() != self._written
+                return _identity(self._path.stat()) != self._written
             except OSError:
                 self._changed = True
                 return False
@@ -93,20 +94,20 @@ class Mirror:
         entries |= dict(sorted((self._done | self._undone).items()))
         try:
             with self._writing:
-                replace(self._path, orjson.dumps(entries), durable=False)
-                self._written = self._seen()
+                # Not by a look at the path: another one may have replaced the file by then.
+                self._written = _identity(replace(self._path, orjson.dumps(entries), durable=False))
         except OSError as error:
             self._complain(f"{self._path} can't be written: {error.strerror}")
             return
         self._changed = False
         self._complain("")
 
-    def _seen(self) -> tuple[int, int]:
-        """Return what tells this file from another one; inodes alone come back."""
-        found = self._path.stat()
-        return found.st_ino, found.st_mtime_ns
-
     def _complain(self, complaint: str) -> None:
         if complaint and complaint != self._complaint:
             logger.warning(complaint)
         self._complaint = complaint
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    """Return what tells one file from the next; inodes alone come back."""
+    return found.st_ino, found.st_mtime_ns

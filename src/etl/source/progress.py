@@ -155,5 +155,5 @@ class Keeper:
             await self.flush()
             await asyncio.sleep(SAVE_INTERVAL_S)
 
-    def _replacement(self, progress: Progress) -> Callable[[], None]:
+    def _replacement(self, progress: Progress) -> Callable[[], object]:
         return partial(files.replace, self._path, msgspec.json.encode(progress) + b"\n")
