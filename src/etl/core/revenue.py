@@ -6,7 +6,6 @@ A delta is an integer of any size; order does not matter, and nothing is ever ro
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -80,12 +79,6 @@ def _add(events: FastEvents, deltas: Deltas) -> None:
             units[whole.userId] -= whole.value
     for user_id, total in units.items():
         deltas[user_id] += total * MILLION
-
-
-def merge(deltas: Deltas, others: Iterable[tuple[str, int]]) -> None:
-    """Add other deltas to `deltas`."""
-    for user_id, amount in others:
-        deltas[user_id] += amount
 
 
 def format_revenue(revenue: Decimal) -> str:
