@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import random
 import re
-from decimal import Decimal
+from decimal import Context, Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from etl.core.revenue import fold, format_revenue, new_deltas
@@ -49,9 +49,11 @@ def test_revenue_has_no_exponent_and_no_trailing_zero(revenue: str, shown: str) 
     assert format_revenue(Decimal(revenue)) == shown
 
 
-@given(st.decimals(allow_nan=False, allow_infinity=False, places=6), st.integers(0, 9))
+@given(st.decimals(min_value=-(10**40), max_value=10**40, places=6), st.integers(0, 9))
+@example(Decimal("10000000000000000000000.000000"), 0)
 def test_any_revenue_is_shown_exactly_as_a_json_number(revenue: Decimal, zeros: int) -> None:
-    shown = format_revenue(revenue.quantize(Decimal(1).scaleb(-6)) if not zeros else revenue)
+    padded = revenue.quantize(Decimal(1).scaleb(-6), context=Context(prec=60))
+    shown = format_revenue(revenue if zeros else padded)
     assert JSON_NUMBER.fullmatch(shown)
     assert Decimal(shown) == revenue
     assert shown != "-0"
