@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hypothesis import settings
+
 from support.embedded import pg_directory, pg_empty, pg_pristine, pg_server
 from support.postgres import database_url, postgres_url
 
@@ -13,3 +15,7 @@ __all__ = [
     "pg_server",
     "postgres_url",
 ]
+
+# A busy machine is no failure.
+settings.register_profile("etl", deadline=None)
+settings.load_profile("etl")
