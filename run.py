@@ -25,10 +25,10 @@ import sys
 PYTHON_MIN = (3, 11)
 
 if not sys.platform.startswith("linux"):
-    sys.exit("run.py: %s is not supported; Linux is" % sys.platform)  # noqa: UP031
+    sys.exit("run.py: %s is not supported; Linux is" % sys.platform)  # noqa: UP031  an old Python has to read it
 if sys.version_info < PYTHON_MIN:
     sys.exit(
-        "run.py: this is Python %d.%d, but 3.11 or newer is needed; "  # noqa: UP031
+        "run.py: this is Python %d.%d, but 3.11 or newer is needed; "  # noqa: UP031  the same
         "run it by that name, such as python3.12 run.py" % sys.version_info[:2]
     )
 
