@@ -4,6 +4,7 @@
     python3 run.py                starts the three processes of the Procfile
     python3 run.py test [ARG ...]   runs the tests; ARG goes to pytest
     python3 run.py torture [ARG ...]  tries to break the pipeline; --help says how
+    python3 run.py bench [NAME ...]   measures how fast it is; --help says how
 
 The set-up installs exactly what `requirements.lock` names, checked by hash, and needs neither root
 nor anything but Python with pip, or uv. It is done once, and again when `pyproject.toml`, the
@@ -51,6 +52,7 @@ COMMANDS = {
     "start": ["-m", "honcho", "start"],
     "test": ["-m", "pytest"],
     "torture": [str(ROOT / "tests" / "torture")],
+    "bench": [str(ROOT / "benchmarks")],
 }
 
 

@@ -1,0 +1,1 @@
+"""Benchmarks: how fast the pipeline is, against yardsticks measured in the same run."""
