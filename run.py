@@ -6,14 +6,16 @@
     python3 run.py torture [ARG ...]  tries to break the pipeline; --help says how
     python3 run.py bench [NAME ...]   measures how fast it is; --help says how
 
-The set-up installs exactly what `requirements.lock` names, checked by hash, and needs neither root
-nor anything but Python with pip, or uv. It is done once, and again when `pyproject.toml`, the
-lock file or the place of this directory change, or when it was interrupted.
+The set-up installs exactly what a lock file names, checked by hash, and needs neither root nor
+anything but Python with pip, or uv. It is done once, and again when `pyproject.toml`, the lock file
+or the place of this directory change, or when it was interrupted. The pipeline needs only
+`requirements.lock`, a third of `requirements-dev.lock`, which all else needs and which holds it.
 
 Invariants:
 
 * `.venv/etl-stamp` holds the hash of all that the environment was made from, and it is written
   last: an environment with the right stamp is whole.
+* An environment for the tests serves the pipeline as it is, so that the two don't undo each other.
 * One process at a time changes the environment; the others wait.
 
 Only the standard library, and nothing that an old Python can't read: it must get far enough to
@@ -46,11 +48,12 @@ VENV = ROOT / ".venv"
 STAMP = VENV / "etl-stamp"
 PYTHON = VENV / "bin" / "python"
 LOCK = ROOT / "requirements.lock"
+LOCK_DEV = ROOT / "requirements-dev.lock"
 PIP_PYTHON_OPTION_SINCE = (22, 3)
 
 COMMANDS = {
     "start": ["-m", "honcho", "start"],
-    "test": ["-m", "pytest"],
+    "test": ["-m", "pytest", "-n", "auto"],
     "torture": [str(ROOT / "tests" / "torture")],
     "bench": [str(ROOT / "benchmarks")],
 }
@@ -63,10 +66,10 @@ def main(arguments: list[str]) -> int:
         print(__doc__.partition("\n\n")[2].partition("\n\n")[0], file=sys.stderr)
         return 0 if name in {"-h", "--help"} else 2
     os.chdir(ROOT)
-    wanted = fingerprint()
-    if not is_whole(wanted):
+    lock = LOCK if name == "start" else LOCK_DEV
+    if not is_whole(lock):
         try:
-            set_up(wanted)
+            set_up(lock)
         except SetUpError as error:
             print(f"run.py: {error}", file=sys.stderr)
             return 1
@@ -88,44 +91,45 @@ class SetUpError(Exception):
     """The environment can't be made; the message says what to do."""
 
 
-def fingerprint() -> str:
-    """Return the hash of all that the environment depends on."""
+def fingerprint(lock: Path) -> str:
+    """Return the hash of all that an environment made from a lock file depends on."""
     found = hashlib.sha256(os.fsencode(ROOT))
-    for path in (ROOT / "pyproject.toml", LOCK):
+    for path in (ROOT / "pyproject.toml", lock):
         found.update(path.read_bytes())
     return found.hexdigest()
 
 
-def is_whole(wanted: str) -> bool:
-    """Say whether the environment is there, whole, and made from what `wanted` stands for."""
+def is_whole(lock: Path) -> bool:
+    """Say whether the environment is there, whole, and has what a lock file names."""
     try:
-        return STAMP.read_text() == wanted and os.access(PYTHON, os.X_OK)
+        made_from = STAMP.read_text()
     except OSError:
         return False
+    return made_from in map(fingerprint, (lock, LOCK_DEV)) and os.access(PYTHON, os.X_OK)
 
 
-def set_up(wanted: str) -> None:
+def set_up(lock: Path) -> None:
     """Make the environment, or bring it up to date.
 
     Raises:
         SetUpError: that is impossible here.
     """
-    with (ROOT / ".venv.lock").open("w") as lock:
+    with (ROOT / ".venv.lock").open("w") as turn:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             say("waiting for the set-up that another run.py has begun")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        if is_whole(wanted):
+            fcntl.flock(turn, fcntl.LOCK_EX)
+        if is_whole(lock):
             return
-        say("setting up .venv, this once; it takes some 20 seconds")
+        say(f"setting up .venv from {lock.name}, this once; it takes up to a minute")
         if not os.access(PYTHON, os.X_OK) or begun():
             shutil.rmtree(VENV, ignore_errors=True)
             VENV.mkdir()
         STAMP.write_text("")
-        install()
+        install(requirements(lock))
         packages().joinpath("etl.pth").write_text(f"{ROOT / 'src'}\n")
-        STAMP.write_text(wanted)
+        STAMP.write_text(fingerprint(lock))
 
 
 def begun() -> bool:
@@ -133,58 +137,63 @@ def begun() -> bool:
     return STAMP.exists() and not STAMP.read_text()
 
 
-def install() -> None:
-    """Install the packages of the lock file in one of the ways there are, the fastest first."""
-    ways: list[Callable[[], bool]] = [with_uv, with_own_pip, with_new_pip, with_virtualenv]
-    if not any(way() for way in ways):
+def install(wanted: list[str]) -> None:
+    """Install packages in one of the ways there are, the fastest first."""
+    ways: list[Callable[[list[str]], bool]] = [
+        with_uv,
+        with_own_pip,
+        with_new_pip,
+        with_virtualenv,
+    ]
+    if not any(way(wanted) for way in ways):
         raise SetUpError(
             "the packages could not be installed; see above. This needs a network and either uv, "
             "or Python with pip or venv (in Debian: apt install python3-venv)"
         )
 
 
-def with_uv() -> bool:
+def with_uv(wanted: list[str]) -> bool:
     """Use uv, where it is installed."""
     uv = shutil.which("uv")
     if uv is None:
         return False
     made = PYTHON.exists() or ran(uv, "venv", "-q", "--allow-existing", "-p", base(), str(VENV))
-    return made and ran(uv, "pip", "install", "-q", "-p", str(PYTHON), *requirements())
+    return made and ran(uv, "pip", "install", "-q", "-p", str(PYTHON), *wanted)
 
 
-def with_own_pip() -> bool:
+def with_own_pip(wanted: list[str]) -> bool:
     """Use the pip beside this Python: it needs none inside, and so no ensurepip either."""
     asked = output(base(), "-m", "pip", "--version").split()
     if len(asked) < 2 or version(asked[1]) < PIP_PYTHON_OPTION_SINCE:
         return False
     made = PYTHON.exists() or ran(base(), "-m", "venv", "--without-pip", str(VENV))
     return made and ran(
-        base(), "-m", "pip", "--python", str(PYTHON), "install", *pip_options(), *requirements()
+        base(), "-m", "pip", "--python", str(PYTHON), "install", *pip_options(), *wanted
     )
 
 
-def with_new_pip() -> bool:
+def with_new_pip(wanted: list[str]) -> bool:
     """Put a pip into the environment."""
     if not output(base(), "-m", "ensurepip", "--version"):
         return False
-    return ran(base(), "-m", "venv", str(VENV)) and pip_inside()
+    return ran(base(), "-m", "venv", str(VENV)) and pip_inside(wanted)
 
 
-def with_virtualenv() -> bool:
+def with_virtualenv(wanted: list[str]) -> bool:
     """Let virtualenv put a pip into the environment."""
     if not output(base(), "-m", "virtualenv", "--version"):
         return False
-    return ran(base(), "-m", "virtualenv", "-q", str(VENV)) and pip_inside()
+    return ran(base(), "-m", "virtualenv", "-q", str(VENV)) and pip_inside(wanted)
 
 
-def pip_inside() -> bool:
+def pip_inside(wanted: list[str]) -> bool:
     """Install with the pip inside the environment."""
-    return ran(str(PYTHON), "-m", "pip", "install", *pip_options(), *requirements())
+    return ran(str(PYTHON), "-m", "pip", "install", *pip_options(), *wanted)
 
 
-def requirements() -> list[str]:
+def requirements(lock: Path) -> list[str]:
     """Return the options that pip and uv share: what to install, checked by hash."""
-    return ["--require-hashes", "--no-deps", "-r", str(LOCK)]
+    return ["--require-hashes", "--no-deps", "-r", str(lock)]
 
 
 def pip_options() -> list[str]:

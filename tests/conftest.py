@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+
+import pytest
 from hypothesis import settings
 
 from support.embedded import pg_directory, pg_empty, pg_pristine, pg_server
@@ -19,3 +22,14 @@ __all__ = [
 # A busy machine is no failure.
 settings.register_profile("etl", deadline=None)
 settings.load_profile("etl")
+
+# A test mostly waits, for the disk and for processes; four to a core left no core idle.
+WORKERS_PER_CORE = 2
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Share all tests among workers; a few named ones are quicker without."""
+    if config.option.keyword or config.args != config.getini("testpaths"):
+        return 0
+    return WORKERS_PER_CORE * (os.cpu_count() or 1)

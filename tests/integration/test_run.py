@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+FILES = ("run.py", "pyproject.toml", "requirements.lock", "requirements-dev.lock")
 
 # Stands in for uv: notes what it is asked for, makes an environment whose python repeats its
 # arguments, and does what a test has put into `hook` at the moment of an installation.
@@ -36,7 +37,7 @@ class Clone:
         self.notes = place / "notes"
         for folder in (self.root, self.notes, place / "bin"):
             folder.mkdir()
-        for name in ("run.py", "pyproject.toml", "requirements.lock"):
+        for name in FILES:
             shutil.copy(ROOT / name, self.root)
         (place / "bin/uv").write_text(UV)
         (place / "bin/uv").chmod(0o755)
@@ -51,6 +52,13 @@ class Clone:
 
     def hook(self, script: str) -> None:
         (self.notes / "hook").write_text(f"{script}\n")
+
+    def without_ensurepip(self) -> None:
+        """As in Debian's Python; a pip into each environment would take seconds."""
+        modules = self.notes / "modules"
+        modules.mkdir()
+        (modules / "ensurepip.py").write_text("raise SystemExit(1)\n")
+        self.environment["PYTHONPATH"] = str(modules)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -87,10 +95,30 @@ def test_first_start_sets_up_and_the_next_ones_do_not(clone: Clone) -> None:
     assert clone.calls() == []
 
 
-def test_packages_are_those_of_the_lock_file_checked_by_hash(clone: Clone) -> None:
-    clone.run()
+@pytest.mark.parametrize(
+    ("command", "lock"),
+    [
+        ("start", "requirements.lock"),
+        ("test", "requirements-dev.lock"),
+        ("torture", "requirements-dev.lock"),
+    ],
+)
+def test_packages_are_those_of_the_lock_file_checked_by_hash(
+    clone: Clone, command: str, lock: str
+) -> None:
+    clone.run(command)
     asked = (clone.notes / "install").read_text()
-    assert f"--require-hashes --no-deps -r {clone.root / 'requirements.lock'}" in asked
+    assert f"--require-hashes --no-deps -r {clone.root / lock}\n" in asked
+
+
+def test_environment_of_the_pipeline_is_filled_for_the_tests_and_then_serves_both(
+    clone: Clone,
+) -> None:
+    clone.run("start")
+    clone.calls()
+    for command, called in (("test", ["pip"]), ("start", []), ("test", []), ("start", [])):
+        assert clone.run(command)[2] == 7
+        assert clone.calls() == called
 
 
 def test_project_itself_is_importable_from_its_source(clone: Clone) -> None:
@@ -100,7 +128,7 @@ def test_project_itself_is_importable_from_its_source(clone: Clone) -> None:
 
 
 def test_arguments_behind_a_command_reach_it(clone: Clone) -> None:
-    assert clone.run("test", "-k", "a b", "--lf")[0] == "-m pytest -k a b --lf\n"
+    assert clone.run("test", "-k", "a b", "--lf")[0] == "-m pytest -n auto -k a b --lf\n"
 
 
 def test_command_runs_inside_the_environment_at_the_root(clone: Clone) -> None:
@@ -118,16 +146,24 @@ def test_unknown_command_shows_the_usage(clone: Clone) -> None:
     assert clone.calls() == []
 
 
-@pytest.mark.parametrize("name", ["pyproject.toml", "requirements.lock"])
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("start", "pyproject.toml"),
+        ("start", "requirements.lock"),
+        ("test", "pyproject.toml"),
+        ("test", "requirements-dev.lock"),
+    ],
+)
 def test_changed_dependencies_are_installed_into_the_same_environment(
-    clone: Clone, name: str
+    clone: Clone, command: str, name: str
 ) -> None:
-    clone.run()
+    clone.run(command)
     clone.calls()
     with (clone.root / name).open("a") as file:
         file.write("# changed\n")
     (clone.root / ".venv/kept").touch()
-    clone.run()
+    clone.run(command)
     assert clone.calls() == ["pip"]
     assert (clone.root / ".venv/kept").exists()
 
@@ -194,6 +230,7 @@ def test_two_starts_at_once_set_up_once(clone: Clone) -> None:
 
 def test_packages_that_can_not_be_had_are_a_clear_end_and_no_stamp(clone: Clone) -> None:
     clone.hook("exit 1")
+    clone.without_ensurepip()
     out, err, code = clone.run()
     assert (out, code) == ("", 1)
     assert "could not be installed" in err
