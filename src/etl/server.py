@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
 
-from etl.core.wire import BODY_BYTES_MAX, LIVE_EVENT_PATH, USER_EVENTS_PATH
+from etl.core.wire import LIVE_EVENT_PATH, USER_EVENTS_PATH
 from etl.log import producers as producers_file
 from etl.log.files import LogFiles
 from etl.log.identity import read_or_make_log_id
@@ -69,7 +69,7 @@ class UserEvents:
 def application(settings: Settings, events: LiveEvents, users: UserEvents) -> web.Application:
     """Return the routes of the contract."""
     app = web.Application(
-        client_max_size=BODY_BYTES_MAX, middlewares=[replies.problems, guard(settings)]
+        client_max_size=settings.body_bytes_max, middlewares=[replies.problems, guard(settings)]
     )
     app.router.add_post(LIVE_EVENT_PATH, events.post)
     app.router.add_options(LIVE_EVENT_PATH, events.options)
@@ -86,7 +86,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     lock = Lock(directory / "server.lock", role="server").acquire()
     try:
         async with _opened_log(directory, settings) as (writer, producers):
-            events = LiveEvents(writer, producers)
+            events = LiveEvents(writer, producers, settings)
             revenue = RevenueReader(settings)
             await revenue.start()
             try:
@@ -110,7 +110,7 @@ async def _opened_log(
     except OSError as error:
         raise EtlError(f"the log in {directory}/ can't be opened: {error}") from error
     producers = Producers(recovered.producers, producers_max=settings.producers_max)
-    writer = LogWriter(files, producers)
+    writer = LogWriter(files, producers, queue_bytes_max=settings.queue_bytes_max)
     logger.info("log is open", extra=fields(events=recovered.watermark.events))
     try:
         yield writer, producers
@@ -126,7 +126,7 @@ async def _serve(
     events: LiveEvents,
     stop: asyncio.Event,
 ) -> None:
-    runner = make_runner(app, drain_s=DRAIN_S)
+    runner = make_runner(app, settings, drain_s=DRAIN_S)
     await runner.setup()
     writing = asyncio.create_task(writer.run(), name="log writer")
     stopping = asyncio.create_task(stop.wait(), name="stop")

@@ -37,7 +37,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
 
 def request(body: bytes, *headers: bytes, close: bool = True) -> bytes:
     """A request with exactly these headers, besides those that HTTP itself asks for."""
-    lines = [b"POST /liveEvent HTTP/1.1", b"Host: test", b"Content-Length: %d" % len(body)]
+    lines = [b"POST /liveEvent HTTP/1.1", b"Host: localhost", b"Content-Length: %d" % len(body)]
     return b"\r\n".join([*lines, *[b"Connection: close"] * close, *headers, b"", body])
 
 
@@ -187,15 +187,9 @@ async def test_body_at_the_limit_is_taken_and_one_over_it_refused(served: Served
 
 
 async def test_body_without_a_length_is_refused_over_the_limit(served: Served) -> None:
-    async def body() -> AsyncIterator[bytes]:
-        for _ in range(9):
-            yield b"\n".rjust(1024 * 1024)
-
-    headers = {"Authorization": TOKEN, "Content-Type": NDJSON_TYPE}
-    async with served.session.post("/liveEvent", data=body(), headers=headers) as response:
-        body_read = await response.read()
-        answer = Answer(status=response.status, headers=response.headers, body=body_read)
-    refused(served, answer, 413, "limit")
+    body = b"\n".rjust(1024) * 1024 * 9
+    answer = await served.post_body(body, NDJSON_TYPE, chunked=True)
+    refused(served, answer, 413, f"over {BODY_BYTES_MAX} bytes")
 
 
 async def test_lines_at_the_limit_are_taken_and_one_over_it_refused(served: Served) -> None:
@@ -259,24 +253,35 @@ async def test_other_paths_and_methods_are_refused_as_problems(served: Served) -
 
 
 @pytest.mark.parametrize(
-    "broken",
+    ("broken", "status", "words"),
     [
-        b"hello\r\n\r\n",
-        b"GET /userEvents/\xff HTTP/1.1\r\nHost: test\r\n\r\n",
-        b"POST /liveEvent HTTP/1.1\r\nContent-Length: x\r\n\r\n",
-        request(EVENT, b"Content-Type: application/json", b"Content-Type: application/json"),
-        request(EVENT, b"X-Long: " + b"x" * 20_000),
+        (b"hello\r\n\r\n", 400, "not HTTP"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\r\n", 400, "not HTTP"),
+        (b"GET /userEvents/\xff HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, "not HTTP"),
+        (b"GET /livez HTTP/1.1\r\n\r\n", 400, "Missing 'Host'"),
+        (b"POST /liveEvent HTTP/1.1\r\nContent-Length: x\r\n\r\n", 400, "Content-Length"),
+        (request(EVENT, b"Authorization: hunter2\x01"), 400, "not HTTP"),
+        (request(EVENT, b"Authorization: hunter2\x00"), 400, "not HTTP"),
+        (request(EVENT, b"Content-Type: a", b"Content-Type: a"), 400, "Duplicate"),
+        (request(EVENT, b"Transfer-Encoding: chunked"), 400, "not HTTP"),
+        (request(EVENT, b"X-Long: " + b"hunter2" * 3_000), 431, "16384 bytes"),
+        (request(EVENT, *[b"X-%d: x" % n for n in range(200)]), 431, "100 headers"),
+        (request(EVENT, *[b"X-%d: " % n + b"x" * 500 for n in range(50)]), 431, "16384"),
+        (b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 431, "16384"),
+        (request(EVENT, b"Expect: the unexpected"), 417, "100-continue"),
     ],
 )
-async def test_what_is_not_http_is_refused_without_a_traceback(
-    served: Served, broken: bytes, caplog: pytest.LogCaptureFixture
+async def test_what_is_not_http_is_refused_as_a_problem_that_quotes_nothing(
+    served: Served, broken: bytes, status: int, words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert (await served.raw(broken)).status == 400
-    assert served.lines == 0
+    caplog.set_level("DEBUG")
+    answer = await served.raw(broken)  # which reads on until the server has closed
+    refused(served, answer, status, words)
     assert [record for record in caplog.records if record.exc_info] == []
+    assert "hunter2" not in caplog.text + answer.detail
 
 
-_START = b"POST /liveEvent HTTP/1.1\r\nHost: test\r\nAuthorization: " + TOKEN.encode()
+_START = b"POST /liveEvent HTTP/1.1\r\nHost: localhost\r\nAuthorization: " + TOKEN.encode()
 
 
 @pytest.mark.parametrize(
@@ -317,17 +322,15 @@ async def test_full_queue_takes_nothing_more(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("etl.log.writer.QUEUE_REQUESTS_MAX", 0)
-        refused(served, await served.post(EVENT), 503, "waits")
-        refused(served, await served.post_lines(EVENT, producer="p"), 503, "waits")
+        refused(served, await served.post(EVENT), 503, "0 requests wait")
+        refused(served, await served.post_lines(EVENT, producer="p"), 503, "0 requests wait")
     assert (await served.post_lines(EVENT, producer="p")).receipt.accepted == 1
 
 
-async def test_too_many_bodies_at_once_are_refused(
-    served: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr("etl.web.events.BODIES_BYTES_MAX", len(EVENT) - 1)
-        refused(served, await served.post(EVENT), 503, "too many requests")
-    for _ in range(3):  # room is given back after each
-        monkeypatch.setattr("etl.web.events.BODIES_BYTES_MAX", len(EVENT))
-        assert (await served.post(EVENT)).status == 201
+async def test_too_many_bodies_at_once_are_refused(tmp_path: Path) -> None:
+    async with serving(tmp_path, bodies_bytes_max=len(EVENT)) as served:
+        for chunked in (False, True):
+            answer = await served.post_body(EVENT + b" ", chunked=chunked)
+            refused(served, answer, 503, f"the limit is {len(EVENT)}")
+        for _ in range(3):  # room is given back after each
+            assert (await served.post(EVENT)).status == 201

@@ -169,7 +169,7 @@ async def test_early_request_waits_for_its_predecessor(served: Served) -> None:
     head = "\r\n".join(
         [
             "POST /liveEvent HTTP/1.1",
-            f"Host: test\r\nConnection: close\r\nAuthorization: {TOKEN}",
+            f"Host: localhost\r\nConnection: close\r\nAuthorization: {TOKEN}",
             f"Content-Type: {NDJSON_TYPE}\r\nContent-Length: {len(body)}",
             *fields,
         ]

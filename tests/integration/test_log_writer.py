@@ -25,8 +25,8 @@ from support.logs import FIRST, Log, batch, lines, values_read
 
 
 @contextlib.asynccontextmanager
-async def _writing(log: Log) -> AsyncIterator[LogWriter]:
-    writer = LogWriter(log.files, log.producers)
+async def _writing(log: Log, **bounds: int) -> AsyncIterator[LogWriter]:
+    writer = LogWriter(log.files, log.producers, **bounds)
     task = asyncio.create_task(writer.run())
     try:
         yield writer
@@ -183,14 +183,14 @@ async def test_a_failed_sync_ends_the_writer_and_acknowledges_nothing(
 
 
 @pytest.mark.asyncio
-async def test_the_queue_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer_module, "QUEUE_BYTES_MAX", 1)
-    async with _writing(Log(tmp_path)) as writer:
-        first = asyncio.create_task(writer.append(batch(1, sequence=0)))
+async def test_the_queue_is_bounded_in_bytes(tmp_path: Path) -> None:
+    size = len(batch(1).data)
+    async with _writing(Log(tmp_path), queue_bytes_max=2 * size) as writer:
+        taken = [asyncio.create_task(writer.append(batch(1, sequence=n))) for n in range(2)]
         await asyncio.sleep(0)
-        with pytest.raises(QueueFullError):
-            await writer.append(batch(2, sequence=1))
-        await first
+        with pytest.raises(QueueFullError, match=f"{2 * size} bytes wait .* limit is {2 * size}"):
+            await writer.append(batch(2, sequence=2))
+        await asyncio.gather(*taken)
 
 
 def test_a_partition_begins_with_the_window_and_never_steps_back(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ async def served(tmp_path: Path, database_url: str) -> AsyncIterator[Served]:
 
 async def revenue(served: Served, path: bytes) -> Answer:
     """Ask with exactly these bytes as the path: no client's idea of a tidy one."""
-    return await served.raw(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    return await served.raw(b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
 
 
 def spellings(user_id: str) -> set[bytes]:

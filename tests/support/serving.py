@@ -8,6 +8,7 @@ import io
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -109,6 +110,22 @@ class Served:
         sent = {"Authorization": TOKEN, "Content-Type": content_type, **(headers or {})}
         return await self.ask("POST", body=body, headers=sent)
 
+    async def post_body(
+        self, body: bytes, content_type: str = JSON_TYPE, *, chunked: bool
+    ) -> Answer:
+        """Post with the token, with the length of the body told or not."""
+
+        async def pieces() -> AsyncIterator[bytes]:
+            for start in range(0, len(body), 65_536):
+                yield body[start : start + 65_536]
+
+        headers = {"Authorization": TOKEN, "Content-Type": content_type}
+        data = pieces() if chunked else io.BytesIO(body)
+        async with self.session.post(LIVE_EVENT_PATH, data=data, headers=headers) as response:
+            return Answer(
+                status=response.status, headers=response.headers, body=await response.read()
+            )
+
     async def post_lines(
         self, body: bytes, *, producer: str = "", epoch: int = 0, first: int = 0
     ) -> Answer:
@@ -139,28 +156,28 @@ async def serving(
     *,
     database_url: str | None = None,
     host: str = "127.0.0.1",
-    producers_max: int = 10_000,
+    **chosen: Any,
 ) -> AsyncIterator[Served]:
     """Serve a data directory; without a database the reader of revenue never connects.
 
-    `host` is what the settings say; the tests themselves always come over loopback.
+    `host` is what the settings say, as `chosen` others; the tests always come over loopback.
     """
     settings = Settings(
         data_dir=str(directory),
         host=host,
         token=TOKEN,
         database_url=database_url,
-        producers_max=producers_max,
+        **chosen,
     )
     recovered = recover(directory)
     files = LogFiles(directory, recovered)
     producers = Producers(recovered.producers, producers_max=settings.producers_max)
-    writer = LogWriter(files, producers)
-    events = LiveEvents(writer, producers)
+    writer = LogWriter(files, producers, queue_bytes_max=settings.queue_bytes_max)
+    events = LiveEvents(writer, producers, settings)
     revenue = RevenueReader(settings)
     if database_url is not None:
         await revenue.start()
-    runner = make_runner(application(settings, events, UserEvents(revenue)), drain_s=1)
+    runner = make_runner(application(settings, events, UserEvents(revenue)), settings, drain_s=1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()

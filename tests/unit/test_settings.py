@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,9 @@ import pytest
 
 from etl.runtime.errors import SettingsError
 from etl.runtime.settings import DEFAULT_TOKEN, Settings, load, masked
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
 
 
 def refusal(**environment: str) -> str:
@@ -43,14 +47,40 @@ def test_every_setting_is_read_from_its_variable() -> None:
         "ETL_QUIET_MS": "50",
         "ETL_TAKEOVER_S": "9",
         "ETL_PRODUCERS_MAX": "3",
+        "ETL_ALLOWED_HOSTS": "etl.example, [2001:db8::7],10.0.0.7",
+        "ETL_HEADER_TIMEOUT_S": "0.5",
+        "ETL_BODY_TIMEOUT_S": "1.5",
+        "ETL_REPLY_TIMEOUT_S": "2.5",
+        "ETL_IDLE_TIMEOUT_S": "3.5",
+        "ETL_CONNECTIONS_MAX": "5",
+        "ETL_HEADER_BYTES_MAX": "4096",
+        "ETL_BODY_BYTES_MAX": "65537",
+        "ETL_BODY_LINES_MAX": "17",
+        "ETL_BODIES_BYTES_MAX": "8388608",
+        "ETL_QUEUE_BYTES_MAX": "8388609",
         "ETL_LOG_LEVEL": "debug",
         "ETL_LOG_FORMAT": "json",
     }
+    assert set(environment) == set(Settings().shown())
     settings, defaults = load(environment), Settings()
     for variable, text in environment.items():
         field = variable.removeprefix("ETL_").lower()
         assert str(getattr(settings, field)) == text
         assert getattr(settings, field) != getattr(defaults, field)
+
+
+def test_every_setting_stands_with_its_default_in_the_example_and_in_the_table() -> None:
+    defaults = {name: str(value) for name, value in Settings().shown().items()}
+    defaults["ETL_TOKEN"] = DEFAULT_TOKEN
+    without = {"DATABASE_URL", "ETL_ALLOWED_HOSTS"}
+    example = dict(re.findall(r"(?m)^# (\w+)=(.*)$", (ROOT / ".env.example").read_text()))
+    assert set(example) == set(defaults)
+    assert [n for n in example if n not in without and example[n] != defaults[n]] == []
+    table: dict[str, str] = {}
+    for row in re.findall(r"(?m)^\| (`(?:ETL|DATABASE)_.*?) \| (.*?) \|", README.read_text()):
+        names, values = re.findall(r"`(\w+)`", row[0]), re.findall(r"`(.*?)`|(none)", row[1])
+        table |= {n: v or none for n, (v, none) in zip(names, values, strict=True)}
+    assert table == defaults | dict.fromkeys(without, "none")
 
 
 def test_other_variables_and_empty_ones_are_left_alone() -> None:
@@ -84,6 +114,21 @@ def test_unknown_variable_that_may_hold_a_secret_is_shown_without_it(variable: s
         ("ETL_QUIET_MS", "0"),
         ("ETL_TAKEOVER_S", "-3"),
         ("ETL_PRODUCERS_MAX", "0"),
+        ("ETL_ALLOWED_HOSTS", "etl.example:80"),
+        ("ETL_ALLOWED_HOSTS", "http://etl.example"),
+        ("ETL_ALLOWED_HOSTS", "a,,b"),
+        ("ETL_ALLOWED_HOSTS", "*"),
+        ("ETL_HEADER_TIMEOUT_S", "0"),
+        ("ETL_BODY_TIMEOUT_S", "nan"),
+        ("ETL_REPLY_TIMEOUT_S", "inf"),
+        ("ETL_IDLE_TIMEOUT_S", "3601"),
+        ("ETL_CONNECTIONS_MAX", "0"),
+        ("ETL_HEADER_BYTES_MAX", "65537"),
+        ("ETL_BODY_BYTES_MAX", "65536"),
+        ("ETL_BODY_BYTES_MAX", "8388609"),
+        ("ETL_BODY_LINES_MAX", "100001"),
+        ("ETL_BODIES_BYTES_MAX", "8388607"),
+        ("ETL_QUEUE_BYTES_MAX", "8388607"),
         ("ETL_LOG_LEVEL", "verbose"),
         ("ETL_LOG_FORMAT", "xml"),
         ("ETL_SERVER_URL", "localhost:8000"),

@@ -6,22 +6,17 @@ only. Lines are numbered from 1 within what is judged.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 from etl.core.event import LINE_BYTES_MAX, EventError, decode_fast, parse_document, parse_line
+from etl.core.wire import RejectedLine
 
 WHITE_SPACE = b" \t\r"
 # Small enough that one bad line sends few good ones the slow way.
 BLOCK_BYTES = 8 * 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rejection:
-    """A line that is not an event."""
-
-    line: int
-    reason: str
+# Above the usual size of a request: that is judged in one piece.
+PART_BYTES = 1024 * 1024 + LINE_BYTES_MAX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +26,7 @@ class Judged:
     stored: bytes
     events: int
     blank: int
-    rejections: tuple[Rejection, ...]
+    rejections: list[RejectedLine]
 
     @property
     def lines(self) -> int:
@@ -41,34 +36,56 @@ class Judged:
 
 def judge(data: bytes) -> Judged:
     """Tell events, blank lines and the rest of `data` apart."""
+    steps = judging(data)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            judged: Judged = end.value
+            return judged
+
+
+def judging(data: bytes) -> Generator[None, None, Judged]:
+    """Do what `judge` does, in steps between which the caller may do something else.
+
+    A step is at most `PART_BYTES` of good lines, or one block asked of C, or one line asked of
+    the strict parser: about 10 ms where it is longest.
+    """
     if data and not data.endswith(b"\n"):
         data += b"\n"
-    fast = decode_fast(data)
-    if fast is not None:
-        return Judged(stored=data, events=len(fast), blank=0, rejections=())
     stored: list[bytes] = []
-    rejections: list[Rejection] = []
+    rejections: list[RejectedLine] = []
     events = blank = 0
-    for block in _blocks(data):
-        fast = decode_fast(block)
+    for part in _pieces(data, PART_BYTES):
+        fast = decode_fast(part)
         if fast is not None:
-            stored.append(block)
+            stored.append(part)
             events += len(fast)
+            yield
             continue
-        for raw in block.split(b"\n")[:-1]:
-            line = raw.strip(WHITE_SPACE)
-            if not line and len(raw) <= LINE_BYTES_MAX:
-                blank += 1
+        for block in _pieces(part, BLOCK_BYTES):
+            fast = decode_fast(block)
+            yield
+            if fast is not None:
+                stored.append(block)
+                events += len(fast)
                 continue
-            try:
-                parse_line(raw)  # its white space counts: the limit is on the line as it was sent
-            except EventError as error:
-                number = events + blank + len(rejections) + 1
-                rejections.append(Rejection(line=number, reason=str(error)))
-            else:
-                stored.append(line + b"\n")
-                events += 1
-    return Judged(stored=b"".join(stored), events=events, blank=blank, rejections=tuple(rejections))
+            for raw in block.split(b"\n")[:-1]:
+                line = raw.strip(WHITE_SPACE)
+                if not line and len(raw) <= LINE_BYTES_MAX:
+                    blank += 1
+                    continue
+                try:
+                    parse_line(raw)  # its white space counts: the limit is on what was sent
+                except EventError as error:
+                    number = events + blank + len(rejections) + 1
+                    rejections.append(RejectedLine(line=number, reason=str(error)))
+                else:
+                    stored.append(line + b"\n")
+                    events += 1
+                yield
+    kept = stored[0] if len(stored) == 1 else b"".join(stored)
+    return Judged(stored=kept, events=events, blank=blank, rejections=rejections)
 
 
 def one_line(document: bytes) -> bytes:
@@ -99,9 +116,10 @@ def drop_lines(data: bytes, count: int) -> bytes:
     return data[start:]
 
 
-def _blocks(data: bytes) -> Iterator[bytes]:
+def _pieces(data: bytes, size: int) -> Iterator[bytes]:
+    """Cut after the first line break at or behind each `size` bytes."""
     start = 0
     while start < len(data):
-        end = data.find(b"\n", min(start + BLOCK_BYTES, len(data)) - 1) + 1
+        end = data.find(b"\n", min(start + size, len(data)) - 1) + 1
         yield data[start:end]
         start = end

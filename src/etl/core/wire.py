@@ -21,6 +21,7 @@ PRODUCER_SEQ = "Producer-Seq"
 PRODUCER_EXPECTED_SEQ = "Producer-Expected-Seq"
 PRODUCER_HEADERS = (PRODUCER_ID, PRODUCER_EPOCH, PRODUCER_SEQ)
 
+# The most that a server may take; each may be set to take less.
 BODY_BYTES_MAX = 8 * 1024 * 1024
 BODY_LINES_MAX = 100_000
 NUMBER_MAX = 2**63 - 1
@@ -81,7 +82,7 @@ def _number(name: str, text: str) -> int:
     return int(text)
 
 
-class RejectedLine(msgspec.Struct, frozen=True):
+class RejectedLine(msgspec.Struct, frozen=True, gc=False):
     """A line of a request that is not an event; lines of a request count from 1."""
 
     line: int

@@ -21,7 +21,6 @@ from etl.log.header import Batch, Identity, encode
 from etl.log.producers import Producers
 from etl.runtime.errors import EtlError
 
-QUEUE_BYTES_MAX = 64 * 1024 * 1024
 QUEUE_REQUESTS_MAX = 10_000
 GROUP_BYTES_MAX = 16 * 1024 * 1024
 # Far above a header's size, far below what a reader holds in memory.
@@ -41,21 +40,19 @@ class _Waiting:
 class LogWriter:
     """Owns the log: the only one that appends."""
 
-    def __init__(self, files: LogFiles, producers: Producers) -> None:
+    def __init__(
+        self, files: LogFiles, producers: Producers, *, queue_bytes_max: int = 64 * 1024 * 1024
+    ) -> None:
         self._files = files
         self._producers = producers
         self._queue: list[_Waiting] = []
         self._queued_bytes = 0
+        self._queue_bytes_max = queue_bytes_max
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         # One thread: the order of writes is the order of the queue.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="log")
-
-    @property
-    def has_room(self) -> bool:
-        """Say whether another request may be appended."""
-        return self._queued_bytes < QUEUE_BYTES_MAX and len(self._queue) < QUEUE_REQUESTS_MAX
 
     async def append(self, batch: Batch) -> None:
         """Append a batch, and return when it is durable.
@@ -67,8 +64,13 @@ class LogWriter:
             QueueFullError: too much waits; nothing was appended.
             WriteFailedError: the disk did not take it; nothing was appended.
         """
-        if not self.has_room:
-            raise QueueFullError("too much waits for the disk")
+        if self._queued_bytes + len(batch.data) > self._queue_bytes_max:
+            limit = self._queue_bytes_max
+            raise QueueFullError(
+                f"{self._queued_bytes} bytes wait for the disk, the limit is {limit}"
+            )
+        if len(self._queue) >= QUEUE_REQUESTS_MAX:
+            raise QueueFullError(f"{QUEUE_REQUESTS_MAX} requests wait for the disk, the limit")
         if batch.identity is not None:
             self._producers.admit(batch.identity)
         durable = asyncio.get_running_loop().create_future()

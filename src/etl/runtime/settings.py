@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,6 +19,9 @@ DEFAULT_TOKEN = "secret"  # noqa: S105  the original's token, public by contract
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
+# At most an hour: a deadline that never comes is none.
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
+MIB = 1024 * 1024
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,10 +40,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     poll_interval_ms: Annotated[int, msgspec.Meta(ge=1, le=60_000)] = 20
     client_mode: Literal["resend", "follow"] = "resend"
     batch_events: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 20_000
-    batch_bytes: Annotated[int, msgspec.Meta(ge=1, le=8 * 1024 * 1024)] = 1024 * 1024
+    batch_bytes: Annotated[int, msgspec.Meta(ge=1, le=8 * MIB)] = MIB
     quiet_ms: Positive = 500
     takeover_s: Positive = 3
     producers_max: Positive = 10_000
+    allowed_hosts: str = ""
+    header_timeout_s: Seconds = 10
+    body_timeout_s: Seconds = 30
+    reply_timeout_s: Seconds = 30
+    idle_timeout_s: Seconds = 75
+    connections_max: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 512
+    header_bytes_max: Annotated[int, msgspec.Meta(ge=1024, le=65_536)] = 16_384
+    # Not below a line of the largest size, and not above what the contract allows.
+    body_bytes_max: Annotated[int, msgspec.Meta(ge=65_537, le=8 * MIB)] = 8 * MIB
+    body_lines_max: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 100_000
+    # Not below one body, which could never be taken then.
+    bodies_bytes_max: Annotated[int, msgspec.Meta(ge=8 * MIB)] = 256 * MIB
+    queue_bytes_max: Annotated[int, msgspec.Meta(ge=8 * MIB)] = 64 * MIB
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
 
@@ -47,6 +64,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def source_path(self) -> Path:
         """The file the client watches."""
         return Path(self.source)
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine reaches the server."""
+        return self.host in LOOPBACK_HOSTS
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """The names, besides those of loopback, that a request may give as its `Host`."""
+        return frozenset(name.strip().lower() for name in self.allowed_hosts.split(",")) - {""}
 
     @property
     def data_path(self) -> Path:
@@ -98,7 +125,7 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
         if environment.get(variable):
             values[field] = _checked(variable, field, environment[variable])
     settings = Settings(**values)  # type: ignore[arg-type]  # each value was converted to its type
-    if settings.host not in LOOPBACK_HOSTS and settings.token == DEFAULT_TOKEN:
+    if not settings.on_loopback and settings.token == DEFAULT_TOKEN:
         raise SettingsError(
             f"ETL_TOKEN is the public default while ETL_HOST is {settings.host!r}",
             hint="set ETL_TOKEN to a secret of your own, or keep ETL_HOST on 127.0.0.1",
@@ -106,6 +133,7 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
     return settings
 
 
+_HOST = re.compile(r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]")
 _SECRETS = frozenset({"ETL_TOKEN", "DATABASE_URL"})
 _SCHEMES = {"server_url": ("http", "https"), "database_url": ("postgresql", "postgres")}
 _TYPES: dict[str, object] = dict(
@@ -130,6 +158,11 @@ def _unknown(variable: str, text: str, *, known: list[str]) -> SettingsError:
 def _checked(variable: str, field: str, text: str) -> object:
     if field == "token" and not (text.isascii() and text.isprintable() and " " not in text):
         raise SettingsError(f"{variable} is unusable, value ***", hint="use visible ASCII")
+    if field == "allowed_hosts" and not all(_HOST.fullmatch(n.strip()) for n in text.split(",")):
+        raise SettingsError(
+            f"{variable} is unusable, value {text!r}",
+            hint="it should be names without a port, such as etl.example,10.0.0.7",
+        )
     if field in _SCHEMES:
         _check_address(variable, text, schemes=_SCHEMES[field])
     try:

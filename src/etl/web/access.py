@@ -1,15 +1,22 @@
-"""Who may ask what: the token, compared as bytes and in constant time."""
+"""Who may ask what, and by which name.
+
+* The token is compared as bytes and in constant time.
+* On loopback a request must name the server by a name of loopback, so that no web page reaches it
+  by a name of its own that was made to point here. A browser sends no `POST` of a type that is
+  taken here, and no token, before an `OPTIONS` has allowed it, which none ever does.
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import hmac
+import ipaddress
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from etl.runtime.settings import LOOPBACK_HOSTS, Settings
+from etl.runtime.settings import Settings
 from etl.web.replies import RequestError
 
 OPEN_PATHS = frozenset({"/livez", "/readyz"})
@@ -44,15 +51,44 @@ def has_token(request: web.Request, token: str) -> bool:
     return any(hmac.compare_digest(sent, expected) for sent in _credentials(headers[0]))
 
 
-def guard(settings: Settings) -> Middleware:
-    """Return the middleware that refuses who has no token.
+def host_of(authority: str) -> str:
+    """Return the name in a `Host`, without its port, in small letters."""
+    if authority.startswith("["):
+        return authority.partition("]")[0].lower() + "]"
+    return authority.partition(":")[0].lower().removesuffix(".")
 
-    On loopback a GET needs none; elsewhere everything but the probes does.
+
+def is_loopback(host: str) -> bool:
+    """Say whether a name in a `Host` always means this machine."""
+    if host in {"localhost", "[::1]"}:
+        return True
+    try:
+        return ipaddress.IPv4Address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _hosts(request: web.Request) -> set[str]:
+    """Return what a request calls the server: its `Host`, and the host of a whole address."""
+    named = [request.headers.get(hdrs.HOST), request.rel_url.raw_authority]
+    return {host_of(name) for name in named if name}
+
+
+def guard(settings: Settings) -> Middleware:
+    """Return the middleware that refuses who has no token, or calls the server by a foreign name.
+
+    On loopback a GET needs no token; elsewhere everything but the probes does.
     """
-    on_loopback = settings.host in LOOPBACK_HOSTS
+    on_loopback, allowed = settings.on_loopback, settings.hosts
+
+    def is_ours(host: str) -> bool:
+        return host in allowed or (is_loopback(host) if on_loopback else not allowed)
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        for host in _hosts(request):
+            if not is_ours(host):
+                raise RequestError(421, f"{host} is not a name of this server")
         is_open = request.path in OPEN_PATHS or (on_loopback and request.method != "POST")
         if not is_open and not has_token(request, settings.token):
             sent = "is wrong" if hdrs.AUTHORIZATION in request.headers else "is missing"

@@ -4,23 +4,22 @@ Invariants:
 
 * Any 4xx or 503 means that nothing was appended.
 * An answer that says accepted or duplicate is given after the sync of what it speaks of.
+* What has arrived of all bodies that are not answered yet has a bound, whatever was announced.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from etl.core.event import EventError
-from etl.core.lines import Judged, count_lines, drop_lines, judge, one_line
+from etl.core.lines import Judged, count_lines, drop_lines, one_line
 from etl.core.wire import (
     ACCEPT_POST,
-    BODY_BYTES_MAX,
-    BODY_LINES_MAX,
     JSON_TYPE,
     NDJSON_TYPE,
     NUMBER_MAX,
@@ -29,27 +28,25 @@ from etl.core.wire import (
     Producer,
     ProducerError,
     Receipt,
-    RejectedLine,
     parse_producer,
 )
 from etl.log.files import WriteFailedError
 from etl.log.header import Batch, Identity
 from etl.log.producers import Admitted, Crowded, Fenced, Gap, Producers
 from etl.log.writer import LogWriter, QueueFullError
+from etl.runtime.settings import Settings
+from etl.web.judging import Bench
 from etl.web.replies import RequestError, receipt, received, unavailable
-
-# Bodies being read or judged, all requests together.
-BODIES_BYTES_MAX = 256 * 1024 * 1024
-# A sender that went silent gives its room back.
-BODY_S = 30.0
 
 
 class LiveEvents:
     """Takes events in."""
 
-    def __init__(self, writer: LogWriter, producers: Producers) -> None:
+    def __init__(self, writer: LogWriter, producers: Producers, settings: Settings) -> None:
         self._writer = writer
         self._producers = producers
+        self._settings = settings
+        self._bench = Bench()
         self._bodies_bytes = 0
         self.stopping = False
 
@@ -66,8 +63,7 @@ class LiveEvents:
         media_type = _media_type(request)
         if media_type == JSON_TYPE and producer is not None:
             raise RequestError(400, f"Producer headers need {NDJSON_TYPE}: send one line of it")
-        with self._room_for(request):
-            body = await _body(request)
+        async with self._body_of(request) as body:
             with _nothing_appended():
                 if media_type == JSON_TYPE:
                     return await self._one(body)
@@ -83,52 +79,63 @@ class LiveEvents:
 
     async def _many(self, body: bytes, producer: Producer | None) -> web.Response:
         lines = count_lines(body)
-        if lines > BODY_LINES_MAX:
-            raise RequestError(413, f"the request has {lines} lines, the limit is {BODY_LINES_MAX}")
-        judged = judge(body)
+        if lines > (limit := self._settings.body_lines_max):
+            raise RequestError(413, f"the request has {lines} lines, the limit is {limit}")
+        judged = await self._bench.judge(body)
         if producer is None:
             await self._writer.append(Batch(data=judged.stored, events=judged.events))
             return receipt(_receipt(judged, judged, known=0, upto=None))
         if producer.first + lines > NUMBER_MAX:
             raise RequestError(400, f"the sequence goes beyond {NUMBER_MAX}")
-        match await self._producers.judge_in_turn(producer, lines):
-            case Gap(expected=expected):
-                headers = {PRODUCER_EXPECTED_SEQ: str(expected)}
-                raise RequestError(409, f"lines are missing: sequence {expected} is next", headers)
-            case Fenced(epoch=epoch):
-                raise RequestError(403, f"epoch {epoch} of this producer has begun")
-            case Crowded(limit=limit):
-                raise unavailable(f"there are {limit} producers, and no more are taken")
-            case Admitted(known=known, next=upto):
-                # No await between that decision and `append`, which counts the lines as taken.
-                return await self._append(body, judged, producer, known, upto)
+        fresh, dropped = judged, 0
+        while True:
+            match await self._producers.judge_in_turn(producer, lines):
+                case Gap(expected=expected):
+                    headers = {PRODUCER_EXPECTED_SEQ: str(expected)}
+                    detail = f"lines are missing: sequence {expected} is next"
+                    raise RequestError(409, detail, headers)
+                case Fenced(epoch=epoch):
+                    raise RequestError(403, f"epoch {epoch} of this producer has begun")
+                case Crowded(limit=limit):
+                    raise unavailable(f"there are {limit} producers, and no more are taken")
+                case Admitted(known=known) if known != dropped:
+                    # Then it has to be decided again: meanwhile more may have become known.
+                    fresh, dropped = await self._bench.judge(drop_lines(body, known)), known
+                case Admitted(next=upto):
+                    # No await between that decision and `append`, which counts the lines as taken.
+                    identity = Identity(
+                        producer=producer.producer,
+                        epoch=producer.epoch,
+                        sequence=producer.first + dropped,
+                        next=upto,
+                    )
+                    batch = Batch(data=fresh.stored, events=fresh.events, identity=identity)
+                    await self._writer.append(batch)
+                    return receipt(_receipt(judged, fresh, known=dropped, upto=upto))
 
-    async def _append(
-        self, body: bytes, judged: Judged, producer: Producer, known: int, upto: int
-    ) -> web.Response:
-        fresh = judge(drop_lines(body, known)) if known else judged
-        identity = Identity(
-            producer=producer.producer,
-            epoch=producer.epoch,
-            sequence=producer.first + known,
-            next=upto,
-        )
-        await self._writer.append(Batch(data=fresh.stored, events=fresh.events, identity=identity))
-        return receipt(_receipt(judged, fresh, known=known, upto=upto))
-
-    @contextlib.contextmanager
-    def _room_for(self, request: web.Request) -> Iterator[None]:
-        length = request.content_length
-        if length is not None and length > BODY_BYTES_MAX:
-            raise RequestError(413, f"the body is {length} bytes, the limit is {BODY_BYTES_MAX}")
-        size = BODY_BYTES_MAX if length is None else length
-        if self._bodies_bytes + size > BODIES_BYTES_MAX:
-            raise unavailable("too many requests at once")
-        self._bodies_bytes += size
+    @contextlib.asynccontextmanager
+    async def _body_of(self, request: web.Request) -> AsyncIterator[bytes]:
+        """Read the whole body, or refuse it; its room is given back when it is answered."""
+        limit, before = self._settings.body_bytes_max, self._bodies_bytes
+        if (length := request.content_length or 0) > limit:
+            raise RequestError(413, f"the body is {length} bytes, the limit is {limit}")
+        self._check_room(before + length)
+        body = bytearray()
         try:
-            yield
+            async with _arriving(self._settings.body_timeout_s):
+                while chunk := await request.content.readany():
+                    body += chunk
+                    self._bodies_bytes += len(chunk)
+                    if len(body) > limit:
+                        raise RequestError(413, f"the body is over {limit} bytes, the limit")
+                    self._check_room(self._bodies_bytes)
+            yield bytes(body)
         finally:
-            self._bodies_bytes -= size
+            self._bodies_bytes -= len(body)
+
+    def _check_room(self, size: int) -> None:
+        if size > (limit := self._settings.bodies_bytes_max):
+            raise unavailable(f"bodies of {size} bytes at once, the limit is {limit}")
 
 
 @contextlib.contextmanager
@@ -139,13 +146,14 @@ def _nothing_appended() -> Iterator[None]:
         raise unavailable(str(error)) from None
 
 
-async def _body(request: web.Request) -> bytes:
-    """Read the whole body, or refuse it; who went away in the middle reads no answer."""
+@contextlib.asynccontextmanager
+async def _arriving(timeout_s: float) -> AsyncIterator[None]:
+    """Refuse a body that does not come; who went away in the middle reads no answer."""
     try:
-        async with asyncio.timeout(BODY_S):
-            return await request.read()
+        async with asyncio.timeout(timeout_s):
+            yield
     except TimeoutError:
-        raise RequestError(408, f"the body did not arrive within {BODY_S:g} s") from None
+        raise RequestError(408, f"the body did not arrive within {timeout_s:g} s") from None
     except (ConnectionError, web.RequestPayloadError, HttpProcessingError) as error:
         raise RequestError(400, f"the body is not whole: {error}") from None
 
@@ -180,5 +188,5 @@ def _receipt(judged: Judged, fresh: Judged, *, known: int, upto: int | None) -> 
         blank=fresh.blank,
         duplicates=known,
         next=upto,
-        rejections=[RejectedLine(line=r.line, reason=r.reason) for r in judged.rejections],
+        rejections=judged.rejections,
     )

@@ -29,6 +29,9 @@ _TITLES = {
     409: "Conflict",
     413: "Content Too Large",
     415: "Unsupported Media Type",
+    417: "Expectation Failed",
+    421: "Misdirected Request",
+    431: "Request Header Fields Too Large",
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
@@ -76,6 +79,19 @@ def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> 
     return web.Response(
         status=status, body=_encode(body), content_type=PROBLEM_TYPE, headers=headers
     )
+
+
+def raw_problem(status: int, detail: str) -> bytes:
+    """Return a whole answer where there is no request to answer; it ends the connection."""
+    body = _encode(Problem(title=_TITLES[status], status=status, detail=detail))
+    lines = [
+        f"HTTP/1.1 {status} {_TITLES[status]}",
+        f"{hdrs.CONTENT_TYPE}: {PROBLEM_TYPE}",
+        f"{hdrs.CONTENT_LENGTH}: {len(body)}",
+        f"{hdrs.CONNECTION}: close",
+        *([f"{hdrs.RETRY_AFTER}: {RETRY_AFTER_S}"] if status == 503 else []),
+    ]
+    return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 @web.middleware
