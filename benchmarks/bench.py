@@ -35,6 +35,10 @@ APPLIED_TIMEOUT_S = 1200.0
 CHECKPOINT = "CHECKPOINT"
 APPLIED = "SELECT coalesce(sum(lines), 0)::bigint FROM partition_offsets"
 TOTALS = "SELECT user_id, revenue::text FROM users_revenue"
+# By all processes that have ended; in units of users, how often the sums were upserted.
+ROWS_WRITTEN = """
+    SELECT n_tup_ins + n_tup_upd FROM pg_stat_user_tables WHERE relname = 'users_revenue'
+"""
 # Nothing may be left over: a total is whole only without these.
 LEFT_OVER = """
     SELECT (SELECT count(*) FROM deferred_revenue) + (SELECT count(*) FROM dead_letters)
@@ -76,6 +80,11 @@ class Database:
     async def totals(self) -> dict[str, Decimal]:
         """Return every user's revenue."""
         return {user: Decimal(text) for user, text in await self._connection.fetch(TOTALS)}
+
+    async def rows_written(self) -> int:
+        """Return how many rows of users were inserted or updated."""
+        found: int = await self._connection.fetchval(ROWS_WRITTEN)
+        return found
 
     async def make_schema(self) -> None:
         """Make the tables, where no processor does."""

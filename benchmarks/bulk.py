@@ -169,8 +169,9 @@ async def pipeline_once(
             result.faults.append(str(error) or "it took too long")
             return None
         faults = await database.check_applied({source: 1})
+        rows_written = await database.rows_written()
     result.faults += faults
-    result.add(seconds=seconds, events_per_s=source.events / seconds)
+    result.add(seconds=seconds, events_per_s=source.events / seconds, rows_written=rows_written)
     bench.say(f"{result.row}: {seconds:.3f} s{'; '.join(['', *faults])}")
     return seconds
 
