@@ -16,7 +16,7 @@ import asyncio
 import logging
 from typing import Any, cast
 
-from aiohttp import hdrs, web
+from aiohttp import StreamReader, hdrs, web
 from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
 from aiohttp.web_protocol import RequestPayloadError
 
@@ -93,7 +93,15 @@ class Server(web.Server):
 class Connection(web.RequestHandler):
     """One peer: its bytes in, its answers out."""
 
-    __slots__ = ("_half_closed", "_head_bytes", "_refused", "_settings", "_since", "_wire")
+    __slots__ = (
+        "_arriving",
+        "_half_closed",
+        "_head_bytes",
+        "_refused",
+        "_settings",
+        "_since",
+        "_wire",
+    )
 
     def __init__(self, manager: Server, **options: Any) -> None:
         super().__init__(manager, **options)
@@ -103,6 +111,7 @@ class Connection(web.RequestHandler):
         self._head_bytes = 0
         self._refused = False
         self._half_closed = False
+        self._arriving: StreamReader | None = None  # the body that was begun last
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for the head of a request."""
@@ -118,13 +127,16 @@ class Connection(web.RequestHandler):
                 self._since = self._loop.time()
             self._head_bytes += len(data)
         super().data_received(data)
+        if self._messages:
+            self._arriving = self._messages[-1][1]
         limit = self._settings.header_bytes_max
         if self._head_bytes > limit and self._is_between() and not self._refused:
             self.refuse(431, f"the head of the request is longer than {limit} bytes, the limit")
 
     def eof_received(self) -> bool | None:  # type: ignore[override]  # the transport asks for it
         """Go on for a peer that closed its half only, if what it asked is whole."""
-        if self._refused or self._is_between() or self._body_is_missing():
+        body = self._arriving
+        if self._refused or self._is_between() or body is None or not body.is_eof():
             return None
         self._half_closed = True
         return True
