@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ import asyncpg
 import pytest
 
 from etl.sink.embedded import EmbeddedPostgres
-from support.postgres import execute, wait_until_stopped
+from support.postgres import execute, quick_directory, wait_until_stopped
 
 USER = """
 import asyncio, sys
@@ -55,8 +54,8 @@ class User:
 @pytest.fixture(scope="session")
 def pg_pristine() -> Iterator[Path]:
     """A server's directory, initialised and stopped, to copy from."""
-    with tempfile.TemporaryDirectory(prefix="etl-test-") as temporary:
-        path = Path(temporary, "postgres")
+    with quick_directory() as temporary:
+        path = temporary / "postgres"
         server = EmbeddedPostgres(path)
         execute(
             run(server),
@@ -72,8 +71,8 @@ def pg_pristine() -> Iterator[Path]:
 @pytest.fixture
 def pg_empty() -> Iterator[Path]:
     """A directory for a server, with a short path; afterwards nothing of the server runs."""
-    with tempfile.TemporaryDirectory(prefix="etl-test-") as temporary:
-        path = Path(temporary, "postgres")
+    with quick_directory() as temporary:
+        path = temporary / "postgres"
         yield path
         if path.exists():
             wait_until_stopped(path)
