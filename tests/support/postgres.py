@@ -22,7 +22,6 @@ import pytest
 
 from etl.sink.embedded import EmbeddedPostgres
 
-
 MEMORY = Path("/dev/shm")  # noqa: S108  what is made in it has a name of its own
 # For the servers of all workers: each keeps up to 1 GB of its own log before it recycles it.
 MEMORY_FREE_MIN = 8 * 1024**3
