@@ -172,6 +172,38 @@ def test_directory_is_its_owners_alone(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o702, 0o770, 0o775, 0o720])
+def test_directory_that_others_can_write_is_refused_with_a_remedy(
+    tmp_path: Path, mode: int
+) -> None:
+    path = tmp_path / "data"
+    path.mkdir()
+    path.chmod(mode)
+    with pytest.raises(EtlError, match=f"written by others, mode {mode:04o}; .*chmod 700"):
+        make_private_directory(path)
+    path.chmod(0o700)
+    make_private_directory(path)
+
+
+def test_directory_that_others_can_only_list_is_taken_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    path.mkdir()
+    path.chmod(0o755)
+    make_private_directory(path)
+    assert path.stat().st_mode & 0o777 == 0o755
+
+
+def test_directory_of_another_user_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "data"
+    make_private_directory(path)
+    owner = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    with pytest.raises(EtlError, match=f"belongs to the user with id {owner}, not to {owner + 1}"):
+        make_private_directory(path)
+
+
 def test_directory_that_is_a_file_is_refused_with_a_remedy(tmp_path: Path) -> None:
     (tmp_path / "data").touch()
     with pytest.raises(EtlError, match=r"can't be used as data directory.*ETL_DATA_DIR"):

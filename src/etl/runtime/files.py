@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import stat
 from pathlib import Path
 from typing import Self
 
@@ -22,18 +23,34 @@ DIRECTORY_MODE = 0o700
 
 
 def make_private_directory(path: Path) -> None:
-    """Create `path`, readable by its owner alone, with its parents.
+    """Create `path`, readable by its owner alone, with its parents; or take it if it is ours.
+
+    One that others may write in is refused: they could have put anything there, and a lock or a
+    partition under another name in its place. So is one of another user, even for root: what root
+    makes there its owner can't go on with, and the owner can change what root relies on. One that
+    others can only list is taken: the files in it are readable by their owner alone.
 
     Raises:
-        EtlError: it can't be created, or is no directory.
+        EtlError: it can't be created, is no directory, or not ours alone to write in.
     """
     try:
         path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        found = path.stat()
     except OSError as error:
         raise EtlError(
             f"{path}/ can't be used as data directory: {error.strerror}",
             hint="give another ETL_DATA_DIR",
         ) from error
+    if found.st_uid != os.geteuid():
+        raise EtlError(
+            f"{path}/ belongs to the user with id {found.st_uid}, not to {os.geteuid()}",
+            hint="start as that user, or give another ETL_DATA_DIR",
+        )
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise EtlError(
+            f"{path}/ can be written by others, mode {stat.S_IMODE(found.st_mode):04o}",
+            hint=f"look through it, then: chmod 700 {path}",
+        )
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:
