@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from etl.sink import careful, deferral
+from etl.sink import careful, commit, deferral
 from support.database import Database, connected, prepared
 from support.hearing import hearing
 from support.partitions import Log, event, random_events
@@ -122,8 +122,14 @@ async def test_deferred_total_survives_a_restart(
     ids=["constraint", "trigger", "at commit"],
 )
 async def test_refused_users_stand_alone(
-    database: Database, database_url: str, log: Log, tmp_path: Path, refusal: str
+    database: Database,
+    database_url: str,
+    log: Log,
+    tmp_path: Path,
+    refusal: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(commit, "CHUNK_BUDGET_S", 60.0)  # on a busy machine whole groups would wait
     await database.connection.execute(refusal)
     lines, totals = random_events(7, count=1000, users=300)
     async with processor(tmp_path, database_url):

@@ -209,9 +209,9 @@ MUTANTS = (
         name="float-sums",
         changes=(
             Change(
-                path="core/revenue.py",
-                old="value * MILLION if isinstance(value, int) else millionths(value)",
-                new="int(float(value) * MILLION)",
+                path="core/event.py",
+                old="event.amount = millionths(value)",
+                new="event.amount = int(float(value) * MILLION)",
             ),
         ),
         rows=("kill-processor",),

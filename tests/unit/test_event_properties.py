@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from corpus import BODIES, CASES
-from etl.core.event import EventError, decode_fast, millionths, parse_line
+from etl.core.event import EventError, IntegerEvent, decode_fast, parse_line
 from etl.core.lines import WHITE_SPACE, count_lines, drop_lines, judge
 from etl.core.revenue import fold, new_deltas
 from support import strict
@@ -144,8 +144,8 @@ def test_fast_way_takes_only_what_the_independent_reader_takes_line_by_line(body
             strict.NAMES[event.name]
             * (
                 Fraction(event.value)
-                if isinstance(event.value, int)
-                else Fraction(millionths(event.value), 10**6)
+                if isinstance(event, IntegerEvent)
+                else Fraction(int(event.amount), 10**6)
             ),
         )
         for event in events

@@ -19,7 +19,16 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow, Underflow
+from decimal import (
+    Context,
+    Decimal,
+    DecimalException,
+    Inexact,
+    InvalidOperation,
+    Overflow,
+    Subnormal,
+    Underflow,
+)
 from typing import Annotated, Any, Literal, NamedTuple, NoReturn
 
 import msgspec
@@ -48,7 +57,7 @@ class EventError(ValueError):
 
 
 class IntegerEvent(msgspec.Struct, gc=False):
-    """The common case, decoded in C: an event whose value is written as an integer."""
+    """The common case, decoded in C: an event whose value is written as an integer, in units."""
 
     userId: _UserId  # noqa: N815  the wire's name
     name: _Name
@@ -57,11 +66,14 @@ class IntegerEvent(msgspec.Struct, gc=False):
 
 
 class DecimalEvent(msgspec.Struct, gc=False):
-    """An event with any JSON number as value; only sound where no value is a string."""
+    """An event with any JSON number as value; only sound where no value is a string.
+
+    `amount` is the value as it was read, and an integer of millionths once it was found good.
+    """
 
     userId: _UserId  # noqa: N815  the wire's name
     name: _Name
-    value: int | Decimal
+    amount: int | Decimal = msgspec.field(name="value")
     reserved: msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name=RESERVED_MEMBER)
 
 
@@ -189,12 +201,29 @@ def parse_amount(value: object) -> int:
     return millionths(number)
 
 
+# What fits here without a signal is in range and exact; all else is looked at again.
+_QUICK = Context(
+    prec=AMOUNT_DIGITS_MAX + 6,
+    Emax=AMOUNT_DIGITS_MAX + 6 - 1,
+    Emin=-(10**6),
+    traps=[InvalidOperation, Overflow, Underflow, Subnormal, Inexact],
+)
+_quick_scaleb, _quick_integer = _QUICK.scaleb, _QUICK.to_integral_exact
+
+
 def millionths(number: Decimal) -> int:
     """Return an exact decimal number as millionths.
 
     Raises:
         EventError: it is too large, or not a multiple of 0.000001.
     """
+    try:
+        return int(_quick_integer(_quick_scaleb(number, 6)))
+    except DecimalException:
+        return _millionths(number)
+
+
+def _millionths(number: Decimal) -> int:
     if not number:
         return 0
     if number.adjusted() >= AMOUNT_DIGITS_MAX:
@@ -258,11 +287,13 @@ def _decimals(data: bytes) -> list[DecimalEvent]:
     try:
         events = _decode_decimals(data)
         for event in events:
-            if isinstance(event.value, int):
-                if not -(10**18) < event.value < 10**18:
-                    return []
+            value = event.amount
+            if isinstance(value, Decimal):
+                event.amount = millionths(value)
+            elif -(10**18) < value < 10**18:
+                event.amount = value * MILLION
             else:
-                millionths(event.value)
+                return []
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, EventError):
         return []
     return events

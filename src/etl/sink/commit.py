@@ -59,7 +59,9 @@ class Committer:
         """
         with database_faults():
             waiting = self._deferred.reasons(chunk.deltas)
-            direct = {user: d for user, d in chunk.deltas.items() if user not in waiting}
+            direct: Mapping[str, int] = chunk.deltas
+            if waiting:
+                direct = {user: d for user, d in direct.items() if user not in waiting}
             if not await self._commit_at_once(chunk, direct, waiting):
                 await self._commit_carefully(chunk, direct, waiting)
         for move in chunk.moves.values():
