@@ -211,7 +211,8 @@ class Connection(web.RequestHandler):
     ) -> web.StreamResponse:
         """Answer what is no request, or what failed in a way that nothing answered."""
         del message  # it quotes what was sent
-        if status == 500:
+        # Before there is a handler, "100 Continue" is written: perhaps to nobody any more.
+        if status == 500 and not isinstance(exc, ConnectionError):
             logger.error("a request failed for a reason that nothing answered", exc_info=exc)
         if request.writer.output_size > 0:
             raise ConnectionError("an answer has begun already")

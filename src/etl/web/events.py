@@ -154,7 +154,8 @@ async def _arriving(timeout_s: float) -> AsyncIterator[None]:
             yield
     except TimeoutError:
         raise RequestError(408, f"the body did not arrive within {timeout_s:g} s") from None
-    except (ConnectionError, web.RequestPayloadError, HttpProcessingError) as error:
+    except (ConnectionError, RuntimeError, web.RequestPayloadError, HttpProcessingError) as error:
+        # A RuntimeError is what a connection raises that had ended before it was read from.
         raise RequestError(400, f"the body is not whole: {error}") from None
 
 

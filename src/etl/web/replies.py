@@ -74,8 +74,9 @@ def revenue(user_id: str, total: Decimal | None) -> web.Response:
 
 
 def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> web.Response:
-    """Answer a fault."""
-    body = Problem(title=_TITLES.get(status, "Error"), status=status, detail=detail)
+    """Answer a fault; what the detail quotes of a header need not be Unicode."""
+    shown = detail.encode("utf-8", "backslashreplace").decode()
+    body = Problem(title=_TITLES.get(status, "Error"), status=status, detail=shown)
     return web.Response(
         status=status, body=_encode(body), content_type=PROBLEM_TYPE, headers=headers
     )
