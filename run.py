@@ -4,6 +4,7 @@
     python3 run.py                starts the three processes of the Procfile
     python3 run.py test [ARG ...]   runs the tests; ARG goes to pytest
     python3 run.py torture [ARG ...]  tries to break the pipeline; --help says how
+    python3 run.py fuzz [ARG ...]   sends it lines and requests that are nearly right
     python3 run.py bench [NAME ...]   measures how fast it is; --help says how
 
 The set-up installs exactly what a lock file names, checked by hash, and needs neither root nor
@@ -55,6 +56,7 @@ COMMANDS = {
     "start": ["-m", "honcho", "start"],
     "test": ["-m", "pytest", "-n", "auto"],
     "torture": [str(ROOT / "tests" / "torture")],
+    "fuzz": [str(ROOT / "tests" / "fuzz")],
     "bench": [str(ROOT / "benchmarks")],
 }
 

@@ -30,11 +30,16 @@ class _Pairs(list[tuple[str, object]]):
 
 
 def read(line: bytes) -> tuple[str, Fraction] | None:
-    """Return user id and what the event adds, or None for no event."""
-    if len(line) > LINE_BYTES_MAX or b"\n" in line:
+    """Return user id and what the event on a line adds, or None for no event."""
+    return None if b"\n" in line else read_document(line)
+
+
+def read_document(document: bytes) -> tuple[str, Fraction] | None:
+    """Return the same of an event that may be spread over lines."""
+    if len(document) > LINE_BYTES_MAX:
         return None
     try:
-        text = line.decode("utf-8", "strict")
+        text = document.decode("utf-8", "strict")
         found = json.loads(
             text,
             parse_int=_Text,

@@ -1,0 +1,1 @@
+"""Fuzzing: lines and requests that are nearly right, judged beside an independent reader."""
