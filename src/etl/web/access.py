@@ -12,6 +12,7 @@ import base64
 import binascii
 import hmac
 import ipaddress
+import re
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
@@ -51,11 +52,13 @@ def has_token(request: web.Request, token: str) -> bool:
     return any(hmac.compare_digest(sent, expected) for sent in _credentials(headers[0]))
 
 
+_AUTHORITY = re.compile(r"(\[[^]]*\]|[^:@/?#\[\]]*?)\.?(?::[0-9]*)?")
+
+
 def host_of(authority: str) -> str:
-    """Return the name in a `Host`, without its port, in small letters."""
-    if authority.startswith("["):
-        return authority.partition("]")[0].lower() + "]"
-    return authority.partition(":")[0].lower().removesuffix(".")
+    """Return the name in a `Host`, without its port, in small letters; all of what is none."""
+    found = _AUTHORITY.fullmatch(authority)
+    return (found[1] if found else authority).lower()
 
 
 def is_loopback(host: str) -> bool:
@@ -70,7 +73,9 @@ def is_loopback(host: str) -> bool:
 
 def _hosts(request: web.Request) -> set[str]:
     """Return what a request calls the server: its `Host`, and the host of a whole address."""
-    named = [request.headers.get(hdrs.HOST), request.rel_url.raw_authority]
+    named = [request.headers.get(hdrs.HOST)]
+    if not request.raw_path.startswith(("/", "*")):
+        named.append(request.url.raw_authority)
     return {host_of(name) for name in named if name}
 
 
