@@ -68,7 +68,10 @@ def _hint(error: Exception) -> str | None:
         case asyncpg.InvalidCatalogNameError():
             return "create it, or check DATABASE_URL"
         case asyncpg.InsufficientPrivilegeError():
-            return "the user in DATABASE_URL must own the tables"
+            return (
+                "let the owner of the tables apply the schema, and then sql/roles.sql grant this "
+                "user its part; or name the owner in DATABASE_URL"
+            )
         case asyncpg.ReadOnlySQLTransactionError():
             return "DATABASE_URL must name a server that takes writes"
         case _:
