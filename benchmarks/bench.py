@@ -197,7 +197,8 @@ async def until_applied(pipeline: Pipeline, database: Database, events: int) -> 
         async with asyncio.timeout(APPLIED_TIMEOUT_S):
             while stored(pipeline.data) < events:
                 await pipeline.look()
-            while await database.applied() < events:  # noqa: ASYNC110  another process commits
+            while await database.applied() < events:
+                pipeline.check()
                 await asyncio.sleep(max(PROBE_S_MIN, (time.monotonic() - began) * PROBE_SHARE))
     except TimeoutError:
         applied = await database.applied()

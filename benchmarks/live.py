@@ -85,7 +85,7 @@ async def _lags_ms(source: Source, pipeline: Pipeline, database: Database) -> li
     options = ("--port", str(pipeline.port), "--post", str(source.path), "--rate", str(RATE_PER_S))
     async with worker("load", *options) as load:
         await load.go()
-        looking = asyncio.create_task(_seen(database, source.events))
+        looking = asyncio.create_task(_seen(pipeline, database, source.events))
         try:
             report = await load.answer()
             if report["failed"]:
@@ -94,14 +94,20 @@ async def _lags_ms(source: Source, pipeline: Pipeline, database: Database) -> li
                 seen = await looking
         finally:
             looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
     acknowledged = sorted(ended for _, ended in report["times"])
     return lags_ms(acknowledged, seen)
 
 
-async def _seen(database: Database, events: int) -> list[tuple[float, int]]:
-    """Return when how many events were visible, until all are."""
+async def _seen(pipeline: Pipeline, database: Database, events: int) -> list[tuple[float, int]]:
+    """Return when how many events were visible, until all are.
+
+    Raises:
+        BenchError: a process has ended.
+    """
     found = [(time.monotonic(), 0)]
     while found[-1][1] < events:
+        pipeline.check()
         applied = await database.applied()
         if applied != found[-1][1]:
             found.append((time.monotonic(), applied))

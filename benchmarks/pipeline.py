@@ -81,11 +81,19 @@ class Pipeline:
         Raises:
             BenchError: a process has ended.
         """
+        self.check()
+        await asyncio.sleep(LOOK_S)
+
+    def check(self) -> None:
+        """See that all processes live.
+
+        Raises:
+            BenchError: one has ended.
+        """
         for role, process in self._processes.items():
             if process.returncode is not None:
-                log = self._log(role).read_text()
-                raise BenchError(f"{role} ended with {process.returncode}: {log[-500:]}")
-        await asyncio.sleep(LOOK_S)
+                said = self._log(role).read_text().rstrip().rpartition("\n")[2]
+                raise BenchError(f"{role} ended with {process.returncode}, and said last: {said}")
 
     def put(self, source: Path) -> None:
         """Change the source, by a rename: not a byte is copied."""
