@@ -10,6 +10,7 @@ LIMIT = 64 * 1024  # bytes of a line, as it was sent, less its line break
 # What a case is where it is about something else: user `u`, one unit, in millionths.
 USER = "u"
 UNIT = 1_000_000
+TOKEN = b"a-token-of-the-tests"
 PLAIN = b'{"userId":"u","name":"add_revenue","value":1}'
 
 
@@ -82,3 +83,35 @@ def with_name(name: bytes) -> bytes:
 def with_more(members: bytes) -> bytes:
     """Return a line with more members, as they stand in the JSON, behind the three."""
     return PLAIN[:-1] + b"," + members + b"}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """Bytes of one connection, and the status of each answer.
+
+    An answer of 201 is one event of user `u` in the log. After a refusal that is `final` the
+    connection ends, and what came with it may have been refused too, unanswered.
+    """
+
+    name: str
+    sent: bytes
+    statuses: tuple[int, ...]
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sender:
+    """Header fields beside one good line, and the status of the answer."""
+
+    name: str
+    fields: tuple[bytes, ...]
+    status: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Path:
+    """The target of a GET, and the user it asks for; None where no event can have such a user."""
+
+    name: str
+    target: bytes
+    user_id: str | None

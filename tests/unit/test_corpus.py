@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import runpy
+from pathlib import Path
+
 import pytest
 
-from corpus import BODIES, CASES, Body, Case
+from corpus import BODIES, CASES, EXCHANGES, PATHS, SENDERS, Body, Case
 from etl.core.event import (
     LINE_BYTES_MAX,
     MILLION,
@@ -17,6 +20,7 @@ from etl.core.event import (
 from etl.core.lines import judge, one_line
 from etl.core.revenue import Deltas, fold, new_deltas
 
+ROOT = Path(__file__).parents[2]
 GOOD = b'{"userId":"good","name":"add_revenue","value":3}\n'
 DECIMAL = b'{"userId":"good","name":"add_revenue","value":0.5}\n'
 # Blocks of good lines to stand in: small ones, and more than one block of the judge.
@@ -56,7 +60,9 @@ def folded(data: bytes) -> Deltas:
 
 def test_corpus_is_large_and_no_name_stands_twice() -> None:
     names = [case.name for case in CASES] + [body.name for body in BODIES]
-    assert len(names) == len(set(names)) > 250
+    names += [exchange.name for exchange in EXCHANGES]
+    names += [sender.name for sender in SENDERS] + [path.name for path in PATHS]
+    assert len(names) == len(set(names)) > 400
     assert sum(case.is_event for case in CASES) > 80
     assert all(b"\n" not in case.line for case in CASES)
 
@@ -188,3 +194,8 @@ def test_line_that_holds_a_line_break_is_refused_as_such() -> None:
     # White space to JSON, so only a rule about lines refuses it.
     assert answer(GOOD[:-2] + b"\n}") == "event spans lines"
     assert one_line(GOOD[:-2] + b"\n}") == GOOD[:-2] + b" }\n"
+
+
+def test_page_of_the_corpus_is_current() -> None:
+    page = runpy.run_path(str(ROOT / "tests" / "corpus"))["page"]()
+    assert (ROOT / "docs" / "corpus.md").read_text(encoding="utf-8") == page
