@@ -99,7 +99,7 @@ async def measure(bench: Bench, names: Sequence[str]) -> list[Result]:
             if number < bench.options.runs_of(load.runs):
                 await _pair(bench, load, sources[load.name], found)
     for load in rows:
-        _judge(load, found)
+        _judge(load, found, whole=bench.options.scale == 1)
     return [found.floor, *found.rows.values()]
 
 
@@ -176,13 +176,13 @@ async def pipeline_once(
     return seconds
 
 
-def _judge(load: Workload, found: Measured) -> None:
+def _judge(load: Workload, found: Measured, *, whole: bool) -> None:
     result = found.rows[load.name]
     if load.floors_max is not None:
         result.bars.append(
             Bar(text="in floors", value=result.median("floors"), limit=load.floors_max)
         )
-    if load.seconds_max is not None:
+    if load.seconds_max is not None and whole:  # seconds are for all of its events
         result.bars.append(
             Bar(text="seconds", value=result.median("seconds"), limit=load.seconds_max)
         )
