@@ -7,6 +7,9 @@ import os
 import pytest
 from hypothesis import settings
 
+# Else their assertions would be gone under PYTHONOPTIMIZE=1, which must change no test's outcome.
+pytest.register_assert_rewrite("support", "corpus", "torture", "fuzz")
+
 from support.embedded import pg_directory, pg_empty, pg_pristine, pg_server
 from support.postgres import database_url, postgres_url
 

@@ -32,7 +32,7 @@ def test_blocks_of_a_partition_become_one_move() -> None:
 def test_gap_between_blocks_is_a_mistake() -> None:
     chunk = Chunk()
     chunk.add(move("p", 0, 1), event("a", 1))
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="block begins at"):
         chunk.add(move("p", 2, 3), event("a", 1))
 
 

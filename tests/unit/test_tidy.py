@@ -94,3 +94,13 @@ def test_folders_are_fences() -> None:
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert re.search(r"Contracts: \d+ kept, 0 broken", ran.stdout)
+
+
+def test_nothing_in_the_sources_vanishes_under_python_o() -> None:
+    found = [
+        f"{path}:{node.lineno}"
+        for path in sorted((ROOT / "src").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Assert) or (isinstance(node, ast.Name) and node.id == "__debug__")
+    ]
+    assert found == []

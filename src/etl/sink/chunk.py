@@ -81,7 +81,8 @@ class Chunk:
         """Fold the lines of a partition between two places; takes about a second per 100 MB."""
         partition = move.after.partition
         earlier = self.moves.get(partition)
-        assert earlier is None or earlier.after == move.before  # noqa: S101  blocks follow on
+        if earlier is not None and earlier.after != move.before:
+            raise AssertionError(f"block begins at {move.before}, not at {earlier.after}")
         for unusable in fold(data, self.deltas):
             self.dead_letters.append(
                 DeadLetter(
