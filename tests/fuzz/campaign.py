@@ -207,8 +207,8 @@ def check_log(target: Target, result: Result) -> None:
         LawError: it is not what was acknowledged.
     """
     found = oracle.Tally()
-    for path in target.stored():
-        with Path(path.decode()).open("rb", buffering=_READ_BYTES) as file:
+    for path in target.partitions():
+        with path.open("rb", buffering=_READ_BYTES) as file:
             for line in file:
                 text = oracle.bare(line.removesuffix(b"\n"))
                 if not line.endswith(b"\n") or strict.read(text) is None:

@@ -80,6 +80,6 @@ class Target:
             self._process.stderr.close()
         return code
 
-    def stored(self) -> list[bytes]:
-        """Return the partitions, oldest first; each is a path to read."""
-        return [os.fsencode(path) for path in sorted(self.data.glob("server_events_*.jsonl"))]
+    def partitions(self) -> list[Path]:
+        """Return the partitions, oldest first."""
+        return sorted(self.data.glob("server_events_*.jsonl"))
