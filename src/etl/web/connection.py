@@ -30,6 +30,8 @@ TICK_S = 0.25
 # So long a peer that was refused may take to read why.
 LINGER_S = 2.0
 HEADERS_MAX = 100
+# About half of what one peer may have sent ahead of its reading, and so the length of its turn.
+READ_BYTES = 32 * 1024
 # The library's own timer for idle connections knows nothing of the head of a request.
 _NEVER_S = 10.0**9
 
@@ -47,6 +49,7 @@ class Server(web.Server):
             max_headers=HEADERS_MAX,
             keepalive_timeout=_NEVER_S,
             lingering_time=LINGER_S,
+            read_bufsize=READ_BYTES,
         )
         self._timer: asyncio.TimerHandle | None = None
 
@@ -135,8 +138,9 @@ class Connection(web.RequestHandler):
 
     def eof_received(self) -> bool | None:  # type: ignore[override]  # the transport asks for it
         """Go on for a peer that closed its half only, if what it asked is whole."""
-        body = self._arriving
-        if self._refused or self._is_between() or body is None or not body.is_eof():
+        # The body of the request at work may be broken: then what came last is that fault.
+        whole = self._arriving is not None and self._arriving.is_eof()
+        if self._refused or self._is_between() or self._body_is_missing() or not whole:
             return None
         self._half_closed = True
         return True
@@ -251,6 +255,9 @@ class Connection(web.RequestHandler):
             )
         elif request.headers.get(hdrs.EXPECT, "100-continue").lower() != "100-continue":
             response = problem(417, "Expect should be 100-continue, or not be there")
+        elif request.headers.get(hdrs.TRANSFER_ENCODING, "chunked").lower() != "chunked":
+            # Also where it is empty: whoever stands in between may see another end of the body.
+            response = problem(400, "Transfer-Encoding should be chunked, or not be there")
         else:
             return None
         response.force_close()
