@@ -27,7 +27,7 @@ from fuzz import campaign, lines
 
 _SHARE = 50_000  # lines of one seed; the next share has the next seed
 _ENOUGH = 100_000  # requests from which on memory has to be flat
-_GROWTH_BYTES_MAX = 16 * 1024 * 1024
+_GROWTH_BYTES_MAX = 8 * 1024 * 1024
 
 
 def _arguments() -> argparse.Namespace:

@@ -107,9 +107,8 @@ def _body(data: bytes, at: int, fields: list[tuple[bytes, bytes]]) -> tuple[byte
     if (lengths and codings) or len(lengths) > 1:
         raise BrokenError("two lengths")
     if codings:
-        *others, last = b",".join(codings).lower().split(b",")
-        if last.strip() != b"chunked" or b"chunked" in [each.strip() for each in others]:
-            raise BrokenError(last)
+        if [coding.lower() for coding in codings] != [b"chunked"]:
+            raise BrokenError(codings)
         return _chunks(data, at)
     if not lengths:
         return b"", at
