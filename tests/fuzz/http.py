@@ -12,8 +12,7 @@ import re
 from dataclasses import dataclass
 
 HEAD_BYTES_MAX = 64 * 1024
-# Without a version it is HTTP/0.9, whose end is that of the connection.
-_REQUEST_LINE = re.compile(rb"([A-Z-]+) +([^\x00-\x20\x7f]+)(?: +HTTP/(0\.9|1\.0|1\.1|2\.0))?")
+_REQUEST_LINE = re.compile(rb"([A-Z-]+) +([^\x00-\x20\x7f]+) +HTTP/(1\.0|1\.1|2\.0)")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,40})(?:[ \t]*;[^\r\n]*)?")
 _STATUS_LINE = re.compile(rb"HTTP/[0-9]\.[0-9] ([1-5][0-9]{2}) [\x20-\x7e]*")
@@ -90,6 +89,8 @@ def _request(data: bytes, at: int) -> tuple[Request, int]:
     method, target, version = line.groups()
     if method == b"PRI":
         raise CutError  # HTTP/2 begins so; whether what follows is all of it, does not matter
+    if version == b"2.0":
+        raise BrokenError(first)
     tokens = {
         token.strip().lower()
         for name, value in named

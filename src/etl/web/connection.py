@@ -16,7 +16,7 @@ import asyncio
 import logging
 from typing import Any, cast
 
-from aiohttp import StreamReader, hdrs, web
+from aiohttp import HttpVersion10, HttpVersion11, StreamReader, hdrs, web
 from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
 from aiohttp.web_protocol import RequestPayloadError
 
@@ -255,6 +255,8 @@ class Connection(web.RequestHandler):
             )
         elif request.headers.get(hdrs.EXPECT, "100-continue").lower() != "100-continue":
             response = problem(417, "Expect should be 100-continue, or not be there")
+        elif request.version not in {HttpVersion10, HttpVersion11}:
+            response = problem(400, "the request should be HTTP/1.1")
         elif request.headers.get(hdrs.TRANSFER_ENCODING, "chunked").lower() != "chunked":
             # Also where it is empty: whoever stands in between may see another end of the body.
             response = problem(400, "Transfer-Encoding should be chunked, or not be there")
