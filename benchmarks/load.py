@@ -175,9 +175,8 @@ def gets(path: str) -> Iterator[bytes]:
 async def main(options: argparse.Namespace) -> None:
     """Get ready, wait for the word, send, report."""
     load = Load(posts(options.post) if options.post else gets(options.get), options.rate)
-    await load.connect(
-        options.port, options.in_flight if options.rate is None else OPEN_LOOP_SOCKETS
-    )
+    sockets = options.in_flight if options.rate is None else options.sockets
+    await load.connect(options.port, sockets)
     say("ready")
     await asyncio.to_thread(sys.stdin.readline)
     load.start()
@@ -197,6 +196,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--get")
     parser.add_argument("--in-flight", type=int, default=1)
     parser.add_argument("--rate", type=float)
+    parser.add_argument("--sockets", type=int, default=OPEN_LOOP_SOCKETS, help="at a fixed rate")
     return parser.parse_args(arguments)
 
 
