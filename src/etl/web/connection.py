@@ -51,6 +51,8 @@ class Server(web.Server):
             lingering_time=LINGER_S,
             read_bufsize=READ_BYTES,
         )
+        # In the order of their last word: a flood of connections must find the oldest cheaply.
+        self.oldest_first: dict[Connection, None] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def __call__(self) -> web.RequestHandler:
@@ -69,28 +71,28 @@ class Server(web.Server):
         if self._timer is None:
             self._timer = self._loop.call_later(TICK_S, self._tick)
 
+    def connection_lost(
+        self, handler: web.RequestHandler, exc: BaseException | None = None
+    ) -> None:
+        """Forget a connection."""
+        super().connection_lost(handler, exc)
+        self.oldest_first.pop(cast("Connection", handler), None)
+
     def _make_room(self, newest: Connection) -> bool:
-        waited_for = [
-            (since, connection)
-            for connection in self._ours()
-            if connection is not newest and (since := connection.waits_since()) is not None
-        ]
-        if not waited_for:
-            return False
-        _, longest = min(waited_for, key=lambda found: found[0])
-        del self._connections[longest]
-        longest.abort()
-        return True
+        for connection in self.oldest_first:
+            if connection is not newest and connection.waits_for_peer:
+                del self._connections[connection]
+                del self.oldest_first[connection]
+                connection.abort()
+                return True
+        return False
 
     def _tick(self) -> None:
         now = self._loop.time()
-        for connection in self._ours():
+        for connection in list(self.oldest_first):
             connection.check(now)
         more = bool(self._connections)
         self._timer = self._loop.call_later(TICK_S, self._tick) if more else None
-
-    def _ours(self) -> list[Connection]:
-        return [each for each in self._connections if isinstance(each, Connection)]
 
 
 class Connection(web.RequestHandler):
@@ -100,6 +102,7 @@ class Connection(web.RequestHandler):
         "_arriving",
         "_half_closed",
         "_head_bytes",
+        "_oldest_first",
         "_refused",
         "_settings",
         "_since",
@@ -111,6 +114,7 @@ class Connection(web.RequestHandler):
         self._settings = manager.settings
         self._wire: asyncio.Transport | None = None
         self._since = self._loop.time()
+        self._oldest_first = manager.oldest_first
         self._head_bytes = 0
         self._refused = False
         self._half_closed = False
@@ -119,6 +123,8 @@ class Connection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for the head of a request."""
         self._wire = cast("asyncio.Transport", transport)
+        self._oldest_first[self] = None
+        self._begin_to_wait()
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
@@ -127,7 +133,7 @@ class Connection(web.RequestHandler):
             return
         if self._is_between() and data:
             if not self._head_bytes and self._request_count:
-                self._since = self._loop.time()
+                self._begin_to_wait()
             self._head_bytes += len(data)
         super().data_received(data)
         if self._messages:
@@ -148,13 +154,12 @@ class Connection(web.RequestHandler):
     def pause_writing(self) -> None:
         """Begin to wait for the peer to read."""
         super().pause_writing()
-        self._since = self._loop.time()
+        self._begin_to_wait()
 
-    def waits_since(self) -> float | None:
-        """Say since when nothing goes on but for the peer; None while the server is at work."""
-        if self._request_in_progress and not (self._paused or self._body_is_missing()):
-            return None
-        return self._since
+    @property
+    def waits_for_peer(self) -> bool:
+        """Say whether nothing goes on but for the peer; else the server is at work."""
+        return not self._request_in_progress or self._paused or self._body_is_missing()
 
     def check(self, now: float) -> None:
         """Give up a peer that is over its time."""
@@ -180,7 +185,7 @@ class Connection(web.RequestHandler):
         if self._wire is None or self._wire.is_closing():
             return
         self._refused = True
-        self._since = self._loop.time()
+        self._begin_to_wait()
         self._wire.write(raw_problem(status, detail))
         self._wire.write_eof()
 
@@ -192,7 +197,7 @@ class Connection(web.RequestHandler):
     async def _handle_request(
         self, request: web.BaseRequest, start_time: float | None, request_handler: Any
     ) -> tuple[web.StreamResponse, bool]:
-        self._since = self._loop.time()
+        self._begin_to_wait()
         self._head_bytes = 0
         if refusal := self._refusal(request):
 
@@ -202,7 +207,7 @@ class Connection(web.RequestHandler):
         try:
             return await super()._handle_request(request, start_time, request_handler)
         finally:
-            self._since = self._loop.time()
+            self._begin_to_wait()
             if self._half_closed and not self._messages:
                 self.close()
 
@@ -264,6 +269,12 @@ class Connection(web.RequestHandler):
             return None
         response.force_close()
         return response
+
+    def _begin_to_wait(self) -> None:
+        self._since = self._loop.time()
+        if self in self._oldest_first:  # not if it is lost, and only its request goes on
+            del self._oldest_first[self]
+            self._oldest_first[self] = None
 
     def _is_between(self) -> bool:
         """Say whether the next request is waited for, or has not wholly begun."""
