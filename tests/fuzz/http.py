@@ -180,7 +180,7 @@ async def response(reader: asyncio.StreamReader, *, to_head: bool = False) -> Re
         status = int(line[1])
         if status >= 200:
             break
-    # What is broken behind a HEAD may be answered in its place, with a body and the end.
+    # What is broken behind a HEAD may be answered in its place, with a body, before the end.
     if status == 204 or (to_head and status != 400):
         return Response(status=status, fields=fields, body=b"")
     if b"content-length" not in fields or b"transfer-encoding" in fields:
@@ -188,5 +188,7 @@ async def response(reader: asyncio.StreamReader, *, to_head: bool = False) -> Re
     try:
         body = await reader.readexactly(int(fields[b"content-length"]))
     except asyncio.IncompleteReadError as error:
-        raise BrokenError(error.partial) from None
+        if error.partial or not to_head:
+            raise BrokenError(error.partial) from None
+        body = b""
     return Response(status=status, fields=fields, body=body)
