@@ -18,6 +18,7 @@ from etl.log.files import LogFiles
 from etl.log.identity import read_or_make_log_id
 from etl.log.producers import Producers
 from etl.log.recovery import recover
+from etl.log.room import Room
 from etl.log.writer import LogWriter
 from etl.runtime.errors import EtlError
 from etl.runtime.files import Lock, make_private_directory, remove_temporaries
@@ -39,8 +40,9 @@ DRAIN_S = 3.0
 class UserEvents:
     """`GET` of what has become of the events: revenue per user, and whether all is well."""
 
-    def __init__(self, revenue: RevenueReader) -> None:
+    def __init__(self, revenue: RevenueReader, writer: LogWriter) -> None:
         self._revenue = revenue
+        self._writer = writer
 
     async def get(self, request: web.Request) -> web.Response:
         """Answer a user's revenue. The id is what stands in the path, decoded once."""
@@ -61,6 +63,8 @@ class UserEvents:
 
     async def readyz(self, request: web.Request) -> web.Response:
         """Answer whether events are taken and revenue can be asked for."""
+        if complaint := self._writer.complaint():
+            raise replies.unavailable(complaint)
         if not await self._revenue.ping():
             raise replies.unavailable("the database does not answer; events are taken all the same")
         return web.Response(text="ok\n")
@@ -90,7 +94,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             revenue = RevenueReader(settings)
             await revenue.start()
             try:
-                app = application(settings, events, UserEvents(revenue))
+                app = application(settings, events, UserEvents(revenue, writer))
                 await _serve(app, settings, writer, events, stop)
             finally:
                 await revenue.close()
@@ -110,7 +114,8 @@ async def _opened_log(
     except OSError as error:
         raise EtlError(f"the log in {directory}/ can't be opened: {error}") from error
     producers = Producers(recovered.producers, producers_max=settings.producers_max)
-    writer = LogWriter(files, producers, queue_bytes_max=settings.queue_bytes_max)
+    room = Room(directory, reserve_bytes=settings.disk_reserve_bytes)
+    writer = LogWriter(files, producers, room=room, queue_bytes_max=settings.queue_bytes_max)
     logger.info("log is open", extra=fields(events=recovered.watermark.events))
     try:
         yield writer, producers

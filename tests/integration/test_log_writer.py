@@ -10,6 +10,7 @@ import resource
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ from support.logs import FIRST, Log, batch, lines, values_read
 
 
 @contextlib.asynccontextmanager
-async def _writing(log: Log, **bounds: int) -> AsyncIterator[LogWriter]:
+async def _writing(log: Log, **bounds: Any) -> AsyncIterator[LogWriter]:
     writer = LogWriter(log.files, log.producers, **bounds)
     task = asyncio.create_task(writer.run())
     try:

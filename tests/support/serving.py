@@ -28,6 +28,7 @@ from etl.log.files import LogFiles
 from etl.log.names import list_names
 from etl.log.producers import Producers
 from etl.log.recovery import recover
+from etl.log.room import Room
 from etl.log.writer import LogWriter
 from etl.runtime.settings import Settings
 from etl.server import UserEvents, application
@@ -172,12 +173,15 @@ async def serving(
     recovered = recover(directory)
     files = LogFiles(directory, recovered)
     producers = Producers(recovered.producers, producers_max=settings.producers_max)
-    writer = LogWriter(files, producers, queue_bytes_max=settings.queue_bytes_max)
+    room = Room(directory, reserve_bytes=settings.disk_reserve_bytes)
+    writer = LogWriter(files, producers, room=room, queue_bytes_max=settings.queue_bytes_max)
     events = LiveEvents(writer, producers, settings)
     revenue = RevenueReader(settings)
     if database_url is not None:
         await revenue.start()
-    runner = make_runner(application(settings, events, UserEvents(revenue)), settings, drain_s=1)
+    runner = make_runner(
+        application(settings, events, UserEvents(revenue, writer)), settings, drain_s=1
+    )
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()

@@ -112,6 +112,8 @@ class Trial:
         settings = {**SMALL_REQUESTS, **self.env, **env}
         if data is not None:
             settings["ETL_DATA_DIR"] = str(data)
+            # It may be a disk of a few MiB, which is to fill up.
+            settings.setdefault("ETL_DISK_RESERVE_BYTES", "0")
         async with (
             prepared(url) as database,
             connected(url) as snapshots,

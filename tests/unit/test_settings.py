@@ -58,6 +58,9 @@ def test_every_setting_is_read_from_its_variable() -> None:
         "ETL_BODY_LINES_MAX": "17",
         "ETL_BODIES_BYTES_MAX": "8388608",
         "ETL_QUEUE_BYTES_MAX": "8388609",
+        "ETL_DISK_RESERVE_BYTES": "0",
+        "ETL_RETENTION": "36h",
+        "ETL_RETENTION_BYTES": "1073741824",
         "ETL_LOG_LEVEL": "debug",
         "ETL_LOG_FORMAT": "json",
     }
@@ -72,7 +75,7 @@ def test_every_setting_is_read_from_its_variable() -> None:
 def test_every_setting_stands_with_its_default_in_the_example_and_in_the_table() -> None:
     defaults = {name: str(value) for name, value in Settings().shown().items()}
     defaults["ETL_TOKEN"] = DEFAULT_TOKEN
-    without = {"DATABASE_URL", "ETL_ALLOWED_HOSTS"}
+    without = {"DATABASE_URL", "ETL_ALLOWED_HOSTS", "ETL_RETENTION", "ETL_RETENTION_BYTES"}
     example = dict(re.findall(r"(?m)^# (\w+)=(.*)$", (ROOT / ".env.example").read_text()))
     assert set(example) == set(defaults)
     assert [n for n in example if n not in without and example[n] != defaults[n]] == []
@@ -81,6 +84,17 @@ def test_every_setting_stands_with_its_default_in_the_example_and_in_the_table()
         names, values = re.findall(r"`(\w+)`", row[0]), re.findall(r"`(.*?)`|(none)", row[1])
         table |= {n: v or none for n, (v, none) in zip(names, values, strict=True)}
     assert table == defaults | dict.fromkeys(without, "none")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("15m", 900), ("24h", 86_400), ("7d", 604_800)]
+)
+def test_retention_is_a_number_of_seconds_minutes_hours_or_days(text: str, seconds: int) -> None:
+    assert load({"ETL_RETENTION": text}).retention_s == seconds
+
+
+def test_without_retention_partitions_are_kept_for_ever() -> None:
+    assert (load({}).retention_s, load({}).retention_bytes) == (None, None)
 
 
 def test_other_variables_and_empty_ones_are_left_alone() -> None:
@@ -129,6 +143,14 @@ def test_unknown_variable_that_may_hold_a_secret_is_shown_without_it(variable: s
         ("ETL_BODY_LINES_MAX", "100001"),
         ("ETL_BODIES_BYTES_MAX", "8388607"),
         ("ETL_QUEUE_BYTES_MAX", "8388607"),
+        ("ETL_DISK_RESERVE_BYTES", "-1"),
+        ("ETL_RETENTION", "7"),
+        ("ETL_RETENTION", "0d"),
+        ("ETL_RETENTION", "1.5h"),
+        ("ETL_RETENTION", "7 d"),
+        ("ETL_RETENTION", "forever"),
+        ("ETL_RETENTION_BYTES", "0"),
+        ("ETL_RETENTION_BYTES", "1G"),
         ("ETL_LOG_LEVEL", "verbose"),
         ("ETL_LOG_FORMAT", "xml"),
         ("ETL_SERVER_URL", "localhost:8000"),

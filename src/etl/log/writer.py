@@ -6,7 +6,7 @@ Invariants:
   returns when all that was appended before it is, so a duplicate is never acknowledged early.
 * After a failed write nothing that waits is written, and the sequences of its producers go back.
 * After a failed sync nobody gets an answer: `run` raises, and the process ends.
-* What waits is bounded by bytes and by number.
+* What waits is bounded by bytes and by number, and new events leave the disk its reserve.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from etl.log.files import LogFiles, WriteFailedError
 from etl.log.header import Batch, Identity, encode
 from etl.log.producers import Producers
+from etl.log.room import Room
 from etl.runtime.errors import EtlError
 
 QUEUE_REQUESTS_MAX = 10_000
@@ -41,9 +42,15 @@ class LogWriter:
     """Owns the log: the only one that appends."""
 
     def __init__(
-        self, files: LogFiles, producers: Producers, *, queue_bytes_max: int = 64 * 1024 * 1024
+        self,
+        files: LogFiles,
+        producers: Producers,
+        *,
+        room: Room | None = None,
+        queue_bytes_max: int = 64 * 1024 * 1024,
     ) -> None:
         self._files = files
+        self._room = room
         self._producers = producers
         self._queue: list[_Waiting] = []
         self._queued_bytes = 0
@@ -62,7 +69,7 @@ class LogWriter:
 
         Raises:
             QueueFullError: too much waits; nothing was appended.
-            WriteFailedError: the disk did not take it; nothing was appended.
+            WriteFailedError: the disk did not take it, or is nearly full; nothing was appended.
         """
         if self._queued_bytes + len(batch.data) > self._queue_bytes_max:
             limit = self._queue_bytes_max
@@ -71,6 +78,8 @@ class LogWriter:
             )
         if len(self._queue) >= QUEUE_REQUESTS_MAX:
             raise QueueFullError(f"{QUEUE_REQUESTS_MAX} requests wait for the disk, the limit")
+        if self._room is not None and batch.data:
+            self._room.take(len(batch.data), waiting=self._queued_bytes)
         if batch.identity is not None:
             self._producers.admit(batch.identity)
         durable = asyncio.get_running_loop().create_future()
@@ -99,6 +108,10 @@ class LogWriter:
                 self._fail(group, error)
             else:
                 self._acknowledge(group)
+
+    def complaint(self) -> str:
+        """Return why no new events are taken at present, or nothing."""
+        return self._room.complaint() if self._room is not None else ""
 
     async def drained(self) -> None:
         """Wait until nothing waits to be written."""

@@ -21,6 +21,8 @@ Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 # At most an hour: a deadline that never comes is none.
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
+# A number of seconds, minutes, hours or days.
+Age = Annotated[str, msgspec.Meta(pattern=r"^[1-9][0-9]{0,4}[smhd]\Z")]
 MIB = 1024 * 1024
 
 
@@ -57,6 +59,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # Not below one body, which could never be taken then.
     bodies_bytes_max: Annotated[int, msgspec.Meta(ge=8 * MIB)] = 256 * MIB
     queue_bytes_max: Annotated[int, msgspec.Meta(ge=8 * MIB)] = 64 * MIB
+    disk_reserve_bytes: Annotated[int, msgspec.Meta(ge=0)] = 256 * MIB
+    retention: Age | None = None
+    retention_bytes: Positive | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
 
@@ -76,6 +81,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return frozenset(name.strip().lower() for name in self.allowed_hosts.split(",")) - {""}
 
     @property
+    def retention_s(self) -> int | None:
+        """How long a partition is kept after it was applied; None for ever."""
+        if self.retention is None:
+            return None
+        return int(self.retention[:-1]) * _SECONDS[self.retention[-1]]
+
+    @property
     def data_path(self) -> Path:
         """The directory of all that the processes write."""
         return Path(self.data_dir)
@@ -88,6 +100,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if self.database_url is not None:
             values["DATABASE_URL"] = masked(self.database_url)
         return values
+
+
+_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 def _variable(field: str) -> str:
@@ -189,4 +204,6 @@ def _check_address(variable: str, text: str, *, schemes: tuple[str, ...]) -> Non
 
 
 def _remedy(reason: str) -> str:
+    if "regex" in reason:
+        return "it should be a number of seconds, minutes, hours or days, such as 7d or 36h"
     return f"it should be otherwise: {reason[0].lower()}{reason[1:]}".replace("`", "")
