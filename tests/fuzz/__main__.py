@@ -92,7 +92,7 @@ def main() -> int:
             _fuzz_lines(arguments.lines, seed)
         flat = not arguments.requests or _fuzz_requests(arguments.requests, seed, arguments.source)
     except (lines.DisagreementError, campaign.LawError) as error:
-        _say(f"fuzz: {error}")
+        _say("\n".join([f"fuzz: {error}", *getattr(error, "__notes__", [])]))
         return 1
     return 0 if flat else 1
 

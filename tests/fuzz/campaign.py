@@ -121,7 +121,9 @@ class Campaign:
             while broken or number < len(seen):
                 request = seen[number] if number < len(seen) else None
                 to_head = request is not None and request.method == b"HEAD"
-                answer = await _soon(_until_reset(reader, to_head=to_head), sent)
+                answer = await _soon(
+                    _until_reset(reader, to_head=to_head, unseen=request is None), sent
+                )
                 if answer is None:
                     break
                 self._note("raw", answer, sent)
@@ -151,10 +153,12 @@ async def _soon(answer: Awaitable[_T], sent: bytes) -> _T:
         raise LawError("no response", sent, error) from None
 
 
-async def _until_reset(reader: asyncio.StreamReader, *, to_head: bool) -> http.Response | None:
+async def _until_reset(
+    reader: asyncio.StreamReader, *, to_head: bool, unseen: bool
+) -> http.Response | None:
     """Return the next response; a connection that is reset has ended."""
     try:
-        return await http.response(reader, to_head=to_head)
+        return await http.response(reader, to_head=to_head, unseen=unseen)
     except ConnectionError:
         return None
 

@@ -154,8 +154,12 @@ def _trailers(data: bytes, at: int) -> int:
         at = end + 2
 
 
-async def response(reader: asyncio.StreamReader, *, to_head: bool = False) -> Response | None:
+async def response(
+    reader: asyncio.StreamReader, *, to_head: bool = False, unseen: bool = False
+) -> Response | None:
     """Read the next response, without interim ones; None where the connection ended before it.
+
+    What answers an `unseen` request may answer a HEAD, and end without its body.
 
     Raises:
         BrokenError: what came is no response.
@@ -188,7 +192,7 @@ async def response(reader: asyncio.StreamReader, *, to_head: bool = False) -> Re
     try:
         body = await reader.readexactly(int(fields[b"content-length"]))
     except asyncio.IncompleteReadError as error:
-        if error.partial or not to_head:
+        if error.partial or not (to_head or unseen):
             raise BrokenError(error.partial) from None
         body = b""
     return Response(status=status, fields=fields, body=body)
