@@ -16,13 +16,13 @@ import os
 import sys
 import time
 
-from etl.runtime.errors import SettingsError
 from etl.runtime.files import Lock, make_private_directory, remove_temporaries
 from etl.runtime.lifecycle import fields, main
 from etl.runtime.settings import Settings
 from etl.source.dead_letters import DeadLetters
 from etl.source.delivery import Delivery, StalledError
 from etl.source.feed import Feed
+from etl.source.follow import OVERLAP_BYTES, Follow
 from etl.source.ledger import Ledger
 from etl.source.lines import Lines
 from etl.source.link import Link
@@ -42,10 +42,6 @@ STOP_GRACE_S = 1.0
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Send run after run until the stop."""
-    if settings.client_mode == "follow":
-        raise SettingsError(
-            "ETL_CLIENT_MODE is 'follow', which comes later", hint="use 'resend' for now"
-        )
     make_private_directory(settings.data_path)
     lock = Lock(settings.data_path / "client.lock", role="client").acquire()
     try:
@@ -60,6 +56,7 @@ class Client:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._path = settings.source_path
+        self._follows = settings.client_mode == "follow"
         self._progress_path = settings.data_path / "client_progress.json"
         self._keeper = Keeper(self._progress_path)
         self._letters = DeadLetters(settings.data_path / "dead_letters.jsonl")
@@ -93,7 +90,8 @@ class Client:
 
     async def _send(self) -> None:
         remove_temporaries(self._progress_path)
-        runs = Runs(path=self._path, watch=self._watch, progress=load(self._progress_path))
+        kind = Follow if self._follows else Runs
+        runs = kind(path=self._path, watch=self._watch, progress=load(self._progress_path))
         await persist("dead_letters.jsonl", self._letters.open)
         async with Link(self._settings, connections=self._window) as link:
             try:
@@ -107,7 +105,12 @@ class Client:
         ledger = Ledger(progress=start.progress, keeper=self._keeper, letters=self._letters)
         try:
             await self._keeper.save(start.progress)
-            logger.info("run %d begins at line %d", start.progress.run, start.progress.next + 1)
+            logger.info(
+                "run %d begins at line %d",
+                start.progress.run,
+                start.progress.next + 1,
+                extra=fields(file=start.progress.file),
+            )
             began = time.monotonic()
             await self._delivery(start, ledger, link).run()
             await ledger.finish()
@@ -127,6 +130,7 @@ class Client:
             end=start.progress.end,
             lines_max=self._settings.batch_events,
             bytes_max=self._settings.batch_bytes,
+            overlap_bytes=OVERLAP_BYTES if self._follows else 0,
         )
         feed = Feed(
             lines=lines,
@@ -134,6 +138,7 @@ class Client:
             stat=start.stat,
             watch=self._watch,
             quiet_s=self._settings.quiet_ms / 1000,
+            follows=self._follows,
             ended=ledger.end_at,
         )
         return Delivery(

@@ -115,13 +115,6 @@ async def test_second_client_on_a_directory_ends_and_names_the_first(
         await first.logs("run 2 is finished")
 
 
-async def test_mode_follow_comes_later(place: Place) -> None:
-    place.settings["client_mode"] = "follow"
-    async with process(place) as client:
-        assert await client.ended() == 2
-    assert "ETL_CLIENT_MODE is 'follow', which comes later" in "".join(client.log)
-
-
 async def test_progress_of_another_format_ends_the_client(place: Place) -> None:
     place.data.mkdir()
     (place.data / "client_progress.json").write_text('{"format":9}')

@@ -60,7 +60,7 @@ class Scene(Watch):
         self.now_s += passed
         change(self.path)
 
-    async def ended(self, byte: int, stat: Stat) -> None:
+    async def ended(self, byte: int, stat: Stat, *, cut: bool) -> None:
         self.ends.append((byte, stat))
 
     def feed(self) -> Feed:

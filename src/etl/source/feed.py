@@ -4,6 +4,8 @@ Invariants:
 
 * A run ends once, at a byte that `ended` was told before a line without a line break was read.
 * A source that was replaced is read to its end; one that was cut short ends the run there.
+* A source that is followed ends only when another one that holds something has its name and it was
+  quiet since, or when it was cut short or rewritten. Until then its last line has a line break.
 """
 
 from __future__ import annotations
@@ -13,14 +15,20 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Protocol
 
-from etl.source.lines import Lines, Mark, Piece
+from etl.source.lines import Lines, Mark, Piece, RewrittenError
 from etl.source.storing import in_thread
 from etl.source.watch import LOOK_INTERVAL_S, Stat, Watch, look, stat_of
 
 logger = logging.getLogger(__name__)
 
-Ended = Callable[[int, Stat], Awaitable[None]]
+
+class Ended(Protocol):
+    """Makes durable where the run ends, and whether because the source was cut short there."""
+
+    def __call__(self, byte: int, stat: Stat, *, cut: bool) -> Awaitable[None]:
+        """Return when that is durable."""
 
 
 class Feed:
@@ -34,6 +42,7 @@ class Feed:
         stat: Stat,
         watch: Watch,
         quiet_s: float,
+        follows: bool = False,
         ended: Ended,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -42,6 +51,7 @@ class Feed:
         self._stat = stat
         self._watch = watch
         self._quiet_s = quiet_s
+        self._follows = follows
         self._ended = ended
         self._unreadable = False
         self._clock = clock
@@ -68,6 +78,9 @@ class Feed:
                 if piece is not None or await self._at_end():
                     self._unreadable = False
                     return piece
+            except RewrittenError:
+                await self._cut_short()
+                return None
             except OSError as error:
                 if not self._unreadable:
                     logger.warning("%s can't be read, waiting: %s", self._path, error.strerror)
@@ -91,14 +104,15 @@ class Feed:
         quiet_in_s = self._still_since + self._quiet_s - now
         if stat.size > lines.seen:
             return False
-        if replaced or quiet_in_s <= 0:
+        quiet = quiet_in_s <= 0
+        if (replaced and quiet) if self._follows else (replaced or quiet):
             await self._end_at(stat.size)
             return lines.mark.byte == stat.size
-        await self._watch.nudged(quiet_in_s)
+        await self._watch.nudged(LOOK_INTERVAL_S if quiet else quiet_in_s)
         return False
 
-    async def _end_at(self, byte: int) -> None:
-        await self._ended(byte, self._stat)
+    async def _end_at(self, byte: int, *, cut: bool = False) -> None:
+        await self._ended(byte, self._stat, cut=cut)
         self._lines.end = byte
 
     async def _cut_short(self) -> None:
@@ -108,10 +122,14 @@ class Feed:
             self._path,
             mark.sequence + 1,
         )
-        await self._end_at(mark.byte)
+        await self._end_at(mark.byte, cut=True)
 
     def _look(self) -> tuple[Stat, bool]:
         """Return what the open file is like, and whether another one took its name."""
-        stat = stat_of(os.fstat(self.fd))
+        # In this order: what its writer wrote before it wrote to another one is seen.
         there = look(self._path)
-        return stat, there is not None and there.inode != stat.inode
+        stat = stat_of(os.fstat(self.fd))
+        replaced = there is not None and not there.same_file(stat)
+        if self._follows and replaced:
+            replaced = there is not None and there.size > 0
+        return stat, replaced

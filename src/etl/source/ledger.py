@@ -82,9 +82,9 @@ class Ledger:
         )
         self._keeper.note(self.progress)
 
-    async def end_at(self, byte: int, stat: Stat) -> None:
-        """Make durable where the run ends."""
-        self.progress = msgspec.structs.replace(self.progress, end=byte, stat=stat)
+    async def end_at(self, byte: int, stat: Stat, *, cut: bool) -> None:
+        """Make durable where the run ends, and whether the source was cut short there."""
+        self.progress = msgspec.structs.replace(self.progress, end=byte, stat=stat, cut=cut)
         await self._keeper.save(self.progress)
 
     async def finish(self) -> None:

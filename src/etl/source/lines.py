@@ -7,6 +7,7 @@ Invariants:
   line has the same sequence however the pieces are cut.
 * A body is the source's own bytes, or one blank line in the place of a line that can't be sent.
 * Memory does not grow with the file or with a line.
+* With an overlap, nothing is read behind bytes that are no longer those that were read there.
 
 Not promised: that the bytes stay what they are in a source that is rewritten in place.
 """
@@ -24,6 +25,10 @@ CHUNK_BYTES = 1024 * 1024
 # Below this a line is found faster by looking for each break than by counting halves.
 _STRIDE_BYTES = 4096
 BLANK = b"\n"
+
+
+class RewrittenError(Exception):
+    """Other bytes stand now where the lines before were read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,14 +130,23 @@ class _LongLine:
 class Lines:
     """Reads a file's lines from a mark on; `end`, once known, is where the last line ends.
 
-    `read` blocks and belongs in a thread; `cut` only takes what `read` left in memory.
+    `read` blocks and belongs in a thread; `cut` only takes what `read` left in memory. Of the bytes
+    before its place the last `overlap_bytes` are read again each time, and compared.
     """
 
     def __init__(
-        self, fd: int, start: Mark, *, end: int | None = None, lines_max: int, bytes_max: int
+        self,
+        fd: int,
+        start: Mark,
+        *,
+        end: int | None = None,
+        lines_max: int,
+        bytes_max: int,
+        overlap_bytes: int = 0,
     ) -> None:
         self.fd = fd
         self.end = end
+        self._overlap_bytes = overlap_bytes
         self._lines_max = lines_max
         self._bytes_max = bytes_max
         self._line_bytes = _STRIDE_BYTES
@@ -146,6 +160,7 @@ class Lines:
         self._buffer = b""
         self._at = 0
         self._long: _LongLine | None = None
+        self._before: bytes | None = None
 
     def cut(self) -> Piece | None:
         """Return the next piece, None when memory holds no whole line."""
@@ -163,9 +178,13 @@ class Lines:
         return self._piece(buffer[at:end], lines)
 
     def read(self) -> Piece | None:
-        """Return the next piece from the file, None when it has no more whole lines now."""
+        """Return the next piece from the file, None when it has no more whole lines now.
+
+        Raises:
+            RewrittenError: the overlap is not what it was.
+        """
         if self._long is None:
-            self._buffer = self._pread(self._read_bytes, self.mark.byte)
+            self._buffer = self._read_on()
             self._at = 0
             piece = self.cut()
             if piece is not None:
@@ -178,8 +197,23 @@ class Lines:
     def _piece(self, body: bytes, lines: int) -> Piece:
         piece = Piece(first=self.mark, next=self.mark.after(body, lines), body=body)
         self.mark = piece.next
+        if self._overlap_bytes:
+            self._before = ((self._before or b"") + body[-self._overlap_bytes :])[
+                -self._overlap_bytes :
+            ]
         self._line_bytes = len(body) // lines + 1
         return piece
+
+    def _read_on(self) -> bytes:
+        """Return what follows the mark, from one call with the overlap."""
+        if self._before is None:
+            known = min(self._overlap_bytes, self.mark.byte)
+            self._before = os.pread(self.fd, known, self.mark.byte - known)
+        known = len(self._before)
+        data = self._pread(known + self._read_bytes, self.mark.byte - known)
+        if not data.startswith(self._before):
+            raise RewrittenError
+        return data[known:]
 
     def _pread(self, size: int, byte: int) -> bytes:
         if self.end is not None:

@@ -2,8 +2,8 @@
 
     {"format":1,"source":"events.jsonl","producer":"client-…","run":3,"epoch":1795421360123,"next":1000,
      "byte":53000,"crc32":1234,"head_bytes":65536,"head_crc32":5678,
-     "stat":{"inode":1,"size":106000,"mtime_ns":1},"end":null,"finished":false,
-     "accepted":998,"rejected":1,"blank":1,"elsewhere":[]}
+     "stat":{"inode":1,"size":106000,"mtime_ns":1,"device":1},"file":"/home/u/events.jsonl",
+     "end":null,"cut":false,"finished":false,"accepted":998,"rejected":1,"blank":1,"elsewhere":[]}
 
 A record is valid if it is JSON with these members and format 1. Torn or damaged, it counts as
 missing, with a warning; with another format it is refused.
@@ -21,7 +21,8 @@ Invariants:
 `run` counts the runs, for people. `next` may lag behind what the server knows: what is sent again
 is suppressed there.
 `head_*` are the first bytes at the start of the run, which tell another file also while `byte`
-is 0. `elsewhere` lists the ranges of lines that were sent without an identity.
+is 0. `elsewhere` lists the ranges of lines that were sent without an identity. `file` is where the
+source lay, symbolic links resolved, when the run began; `cut` says that it was cut short at `end`.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     head_bytes: int
     head_crc32: int
     stat: Stat
+    file: str = ""
     end: int | None = None
+    cut: bool = False
     finished: bool = False
     accepted: int = 0
     rejected: int = 0

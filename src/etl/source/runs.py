@@ -110,7 +110,8 @@ class Runs:
         )
         return self._new(fd, stat)
 
-    def _new(self, fd: int, stat: Stat) -> Progress:
+    def _new(self, fd: int, stat: Stat, path: Path | None = None) -> Progress:
+        """Return the progress of a run over an open file, which is the source or lies at `path`."""
         head = os.pread(fd, HEAD_BYTES, 0)
         before = self._progress
         return Progress(
@@ -121,4 +122,5 @@ class Runs:
             head_bytes=len(head),
             head_crc32=zlib.crc32(head),
             stat=stat,
+            file=os.path.realpath(path or self._path),
         )

@@ -30,11 +30,21 @@ class Stat:
     inode: int
     size: int
     mtime_ns: int
+    device: int = 0
+
+    def same_file(self, other: Stat) -> bool:
+        """Say whether both are of one file; not across restarts: numbers are given again."""
+        return (self.device, self.inode) == (other.device, other.inode)
 
 
 def stat_of(found: os.stat_result) -> Stat:
     """Return what counts of a file's status."""
-    return Stat(inode=found.st_ino, size=found.st_size, mtime_ns=found.st_mtime_ns)
+    return Stat(
+        inode=found.st_ino,
+        size=found.st_size,
+        mtime_ns=found.st_mtime_ns,
+        device=found.st_dev,
+    )
 
 
 def look(path: Path) -> Stat | None:
