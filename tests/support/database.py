@@ -13,7 +13,9 @@ import asyncpg
 from etl.sink import schema
 
 LOG_ID = "0" * 32
+# Without any change; and for all of them, as a busy machine may be slow but not for ever.
 PATIENCE_S = 60.0
+PATIENCE_IN_ALL_S = 300.0
 TABLES = ("partition_offsets", "users_revenue", "deferred_revenue")
 
 
@@ -46,12 +48,13 @@ class Database:
 
     async def until(self, query: str, expected: object, *arguments: object) -> None:
         """Wait for the commit after which a query gives what is expected."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(PATIENCE_IN_ALL_S):
             while True:
                 self._changed.clear()
                 if await self.value(query, *arguments) == expected:
                     return
-                await self._changed.wait()
+                async with asyncio.timeout(PATIENCE_S):
+                    await self._changed.wait()
 
     async def until_applied(self, lines: int) -> None:
         """Wait until so many lines are applied."""
