@@ -39,11 +39,11 @@ BEGIN
     EXECUTE format('GRANT SELECT (user_id, revenue) ON users_revenue TO %I', server);
     EXECUTE format('GRANT SELECT (user_id, delta) ON deferred_revenue TO %I', server);
 
-    -- The processor adds to revenue and moves offsets, neither of which goes away; what is
-    -- deferred does. It never reads dead letters.
+    -- The processor adds to revenue, which never goes away; offsets of deleted partitions become
+    -- one, and what is deferred goes. It never reads dead letters.
     EXECUTE format('GRANT SELECT ON etl_schema_version TO %I', processor);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE ON users_revenue TO %I', processor);
-    EXECUTE format('GRANT SELECT, INSERT, UPDATE ON partition_offsets TO %I', processor);
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON partition_offsets TO %I', processor);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON deferred_revenue TO %I', processor);
     EXECUTE format('GRANT INSERT ON dead_letters TO %I', processor);
     EXECUTE format(

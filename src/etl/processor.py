@@ -17,6 +17,7 @@ import sys
 import asyncpg
 
 from etl.apply.places import count_lag, original_offsets, position_of
+from etl.apply.retention import Limits, Retention
 from etl.apply.stream import OnCommit, Stream
 from etl.log.identity import read_or_make_log_id
 from etl.log.names import list_names
@@ -124,6 +125,8 @@ class Processor:
             earlier = [name for name in listed if name <= (known.newest or "")]
             # Another server, with another clock, may have named partitions before our newest.
             missed = await offsets.without_row(connection, log_id, earlier)
+        retention = self._retention(connection, log_id, known)
+        await retention.check(sorted(missed))
         committer = Committer(connection, log_id=log_id, known=known, deferred=deferred)
         reader = LogReader(
             self._directory,
@@ -133,7 +136,7 @@ class Processor:
         )
         remove_temporaries(self._directory / mirror.FILE_NAME)
         shown = mirror.Mirror(self._directory, known)
-        stream = Stream(reader, committer, shown, self._bound, self._committed)
+        stream = Stream(reader, committer, shown, retention, self._bound, self._committed)
         try:
             fresh = await asyncio.to_thread(stream.fill)
             if not (fresh and self._complaint):  # else its commit will tell whether all is well
@@ -141,6 +144,19 @@ class Processor:
             await stream.run(stop, poll_s=self._settings.poll_interval_ms / 1000, turn=turn)
         finally:
             reader.close()
+
+    def _retention(
+        self, connection: asyncpg.Connection, log_id: str, known: offsets.Known
+    ) -> Retention:
+        return Retention(
+            self._directory,
+            connection,
+            log_id=log_id,
+            known=known,
+            limits=Limits(
+                age_s=self._settings.retention_s, size_bytes=self._settings.retention_bytes
+            ),
+        )
 
     def _committed(self, chunk: Chunk) -> None:
         if self._complaint:

@@ -45,10 +45,10 @@ def random_events(seed: int, *, count: int, users: int) -> tuple[list[bytes], di
 class Log:
     """A log that tests append to; every call is one batch, durable and published."""
 
-    def __init__(self, directory: Path) -> None:
-        self._now_s = CLOCK_START_S
+    def __init__(self, directory: Path, *, now_s: float = CLOCK_START_S) -> None:
+        self.now_s = now_s
         read_or_make_log_id(directory)
-        self._files = LogFiles(directory, recover(directory), clock=lambda: self._now_s)
+        self._files = LogFiles(directory, recover(directory), clock=lambda: self.now_s)
         self._producers = Producers({}, producers_max=1)
 
     def append(self, lines: Iterable[bytes]) -> None:
@@ -59,7 +59,7 @@ class Log:
 
     def begin_partition(self) -> None:
         """Let the next batch begin a new partition, so that the one before is sealed."""
-        self._now_s += WINDOW_S
+        self.now_s += WINDOW_S
 
     def close(self) -> None:
         self._files.close()

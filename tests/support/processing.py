@@ -9,29 +9,33 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 from etl.processor import Processor
 from etl.runtime.settings import Settings
 from etl.sink.chunk import Chunk
 
 
-def settings(directory: Path, url: str, *, poll_interval_ms: int = 5) -> Settings:
+def settings(directory: Path, url: str, *, poll_interval_ms: int = 5, **chosen: Any) -> Settings:
     return Settings(
         data_dir=str(directory),
         database_url=url,
         poll_interval_ms=poll_interval_ms,
         takeover_s=1,
         token="for tests",  # noqa: S106
+        **chosen,
     )
 
 
 class Running:
     """A processor in a task, and what it has committed."""
 
-    def __init__(self, directory: Path, url: str) -> None:
+    def __init__(self, directory: Path, url: str, **chosen: Any) -> None:
         self.stop = asyncio.Event()
         self.chunks: list[Chunk] = []
-        self._processor = Processor(settings(directory, url), on_commit=self.chunks.append)
+        self._processor = Processor(
+            settings(directory, url, **chosen), on_commit=self.chunks.append
+        )
         self.task = asyncio.create_task(self._processor.run(self.stop))
 
     async def stopped(self) -> None:
@@ -40,9 +44,9 @@ class Running:
 
 
 @asynccontextmanager
-async def processor(directory: Path, url: str) -> AsyncIterator[Running]:
+async def processor(directory: Path, url: str, **chosen: Any) -> AsyncIterator[Running]:
     """A processor at work; stopped at the end, and every error of it is the test's."""
-    running = Running(directory, url)
+    running = Running(directory, url, **chosen)
     try:
         yield running
     finally:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 
 from etl.apply.places import move_of
+from etl.apply.retention import Retention
 from etl.log.reader import LogReader
 from etl.runtime.errors import EtlError
 from etl.sink import mirror
@@ -46,12 +47,14 @@ class Stream:
         reader: LogReader,
         committer: Committer,
         shown: mirror.Mirror,
+        retention: Retention,
         bound: Bound,
         on_commit: OnCommit,
     ) -> None:
         self._reader = reader
         self._committer = committer
         self._mirror = shown
+        self._retention = retention
         self._on_commit = on_commit
         self._bound = bound
         self._pending = Chunk(users_max=bound.users_max)
@@ -117,11 +120,19 @@ class Stream:
         await self._committer.commit(chunk)
         self._pace.end()
         self._mirror.move(move.after for move in chunk.moves.values())
+        for move in chunk.moves.values():
+            self._retention.moved(move)
         self._on_commit(chunk)
         self._report.add(chunk)
         if self._mirror.due:
             await asyncio.to_thread(self._mirror.write)
+        await self._tidy()
+
+    async def _tidy(self) -> None:
+        """Do what waits for its time, between two commits."""
         await self._committer.retry_deferred()
+        if self._retention.due:
+            self._mirror.fold(await self._retention.run())
 
     async def _idle(self, stopping: asyncio.Task[bool], poll_s: float, turn: Turn) -> None:
         """Nothing new: catch up on what waits, then wait for the next poll."""
@@ -130,7 +141,7 @@ class Stream:
             return
         if self._mirror.due:
             await asyncio.to_thread(self._mirror.write)
-        await self._committer.retry_deferred()
+        await self._tidy()
         self._report.say()
         turn.try_take()
         await asyncio.wait({stopping}, timeout=poll_s)

@@ -5,6 +5,7 @@ Names sort in the order of writing, because the writer never makes an earlier on
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -36,8 +37,5 @@ def is_name(name: str) -> bool:
 
 def list_names(directory: Path) -> list[str]:
     """Return all partitions of a directory, oldest first."""
-    return sorted(entry for entry in _entries(directory) if is_name(entry))
-
-
-def _entries(directory: Path) -> list[str]:
-    return [path.name for path in directory.iterdir()]
+    # A million `Path`s take three times as long as their names.
+    return sorted(filter(_NAME.fullmatch, os.listdir(directory)))  # noqa: PTH208

@@ -11,7 +11,8 @@ Invariants:
 * Of ours only the newest partition can end torn: the one before was synced before the next was
   made. Partitions of another server may follow it.
 * Where the events below the watermark are fewer than it says, partitions are missing, and with
-  them the sequences of producers: then nothing is started on a guess.
+  them the sequences of producers: then nothing is started on a guess. So it is where retention has
+  deleted partitions, and no snapshot of producers covers them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from etl.log import deleted as deletions
 from etl.log import producers as snapshots
 from etl.log import watermark as watermark_file
 from etl.log.header import FIRST_LINE_BYTES_MAX, OPENING, Found
@@ -89,6 +91,7 @@ class _Recovery:
         self._producers = dict(snapshot.producers) if snapshot else {}
 
     def run(self) -> Recovered:
+        self._check_deleted()
         names = list_names(self._directory)
         self._check_present(names)
         newest = self._newest_ours(names)
@@ -118,6 +121,16 @@ class _Recovery:
             appendable=appendable,
             earliest=self._first,
         )
+
+    def _check_deleted(self) -> None:
+        deleted = deletions.load(self._directory)
+        if deleted is not None and deleted.partition >= self._first:
+            raise CorruptError(
+                f"{deleted.partition} and all before it are deleted, but {snapshots.FILE_NAME} "
+                f"{'is an older copy' if self._first else 'is missing or damaged'}",
+                hint="restore it from a newer copy; "
+                "without it a repeated request would count again",
+            )
 
     def _check_present(self, names: list[str]) -> None:
         mark = self._mark

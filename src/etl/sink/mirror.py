@@ -1,7 +1,8 @@
 """The mirror: `processor_offset.json`, for people and scripts that want to see the progress.
 
 Format: `{"server_events_….jsonl": lines}`, compact JSON, sorted by name. The newest 1,000 done
-partitions have entries of their own; all older ones are one entry, `older_partitions`.
+partitions have entries of their own; all older ones, and those that were deleted, are one entry,
+`older_partitions`.
 
 Invariants:
 
@@ -86,6 +87,12 @@ class Mirror:
         if len(self._done) > RECENT_MAX:
             for partition in sorted(self._done)[:-RECENT_MAX]:
                 self._older += self._done.pop(partition)
+
+    def fold(self, partitions: Iterable[str]) -> None:
+        """Show partitions no more one by one: they were deleted."""
+        for partition in partitions:
+            self._older += self._done.pop(partition, 0)
+            self._changed = True
 
     def write(self) -> None:
         """Write the file; a disk that takes nothing is reported and tried again later."""

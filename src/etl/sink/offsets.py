@@ -7,11 +7,12 @@ Invariants:
 * An offset moves only from the values that this processor last read or wrote; otherwise
   `GuardError`, and the transaction must end without effect. So of two processors that apply the
   same events one gets through.
+* The rows of deleted partitions become one, so the sum of all lines stays that of what was applied.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import asyncpg
@@ -21,6 +22,7 @@ from etl.sink.faults import GuardError
 
 # Entries that the mirror shows one by one; older ones are one sum.
 RECENT_MAX = 1_000
+NAMES_MAX = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +45,17 @@ class Move:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """The offsets of one log, as one snapshot of the database has them."""
+    """The offsets of one log, as one snapshot of the database has them.
+
+    `deleted` stands for all that retention has deleted; `kept_bytes` are applied of all others.
+    """
 
     undone: tuple[Offset, ...]
     newest: str | None
     recent_done: dict[str, int]
     older_done_lines: int
+    deleted: Offset | None = None
+    kept_bytes: int = 0
 
     @property
     def lines(self) -> int:
@@ -63,7 +70,8 @@ async def load(connection: asyncpg.Connection, log_id: str) -> Known:
         undone = await connection.fetch(statements.OFFSETS_UNDONE, log_id)
         newest = await connection.fetchval(statements.OFFSETS_NEWEST, log_id)
         recent = await connection.fetch(statements.OFFSETS_DONE_NEWEST, log_id, RECENT_MAX)
-        done_lines = await connection.fetchval(statements.OFFSETS_DONE_LINES, log_id)
+        deleted = await connection.fetchrow(statements.OFFSETS_DELETED, log_id)
+        sums = await connection.fetchrow(statements.OFFSETS_SUMS, log_id)
     recent_done = {row["partition"]: row["lines"] for row in reversed(recent)}
     return Known(
         undone=tuple(
@@ -72,8 +80,14 @@ async def load(connection: asyncpg.Connection, log_id: str) -> Known:
         ),
         newest=newest,
         recent_done=recent_done,
-        older_done_lines=done_lines - sum(recent_done.values()),
+        older_done_lines=sums["done_lines"] - sum(recent_done.values()),
+        deleted=_deleted(deleted) if deleted else None,
+        kept_bytes=sums["kept_bytes"],
     )
+
+
+def _deleted(row: asyncpg.Record) -> Offset:
+    return Offset(partition=row["partition"], byte=row["bytes"], line=row["lines"], done=True)
 
 
 async def load_undone(connection: asyncpg.Connection, log_id: str) -> tuple[list[Offset], str]:
@@ -88,11 +102,49 @@ async def load_undone(connection: asyncpg.Connection, log_id: str) -> tuple[list
 
 
 async def without_row(
-    connection: asyncpg.Connection, log_id: str, names: Collection[str]
+    connection: asyncpg.Connection, log_id: str, names: Sequence[str]
 ) -> set[str]:
-    """Return those of some partitions that no transaction has ever applied anything of."""
-    rows = await connection.fetch(statements.OFFSETS_WITHOUT_ROW, log_id, names)
-    return {row["partition"] for row in rows}
+    """Return those of some partitions, in order, that no transaction has applied anything of.
+
+    Those that were deleted have no row of their own either.
+    """
+    found: set[str] = set()
+    for start in range(0, len(names), NAMES_MAX):
+        some = names[start : start + NAMES_MAX]
+        rows = await connection.fetch(
+            statements.OFFSETS_WITHOUT_ROW, log_id, some, some[0], some[-1]
+        )
+        found |= {row["partition"] for row in rows}
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Oldest:
+    """A partition that has not been deleted; `age_s` after its offset last moved."""
+
+    partition: str
+    byte: int
+    done: bool
+    age_s: float
+
+
+async def oldest(connection: asyncpg.Connection, log_id: str, limit: int) -> list[Oldest]:
+    """Return the oldest partitions that have a row and were not deleted, in order."""
+    return [
+        Oldest(partition=row["partition"], byte=row["bytes"], done=row["done"], age_s=row["age_s"])
+        for row in await connection.fetch(statements.OFFSETS_OLDEST, log_id, limit)
+    ]
+
+
+async def done_upto(connection: asyncpg.Connection, log_id: str, partition: str) -> int:
+    """Return the lines of all partitions up to one that are done, deleted ones too."""
+    found: int = await connection.fetchval(statements.OFFSETS_DONE_UPTO, log_id, partition)
+    return found
+
+
+async def delete(connection: asyncpg.Connection, log_id: str, names: Collection[str]) -> None:
+    """Let the rows of done partitions become one with that of all that were deleted before."""
+    await connection.execute(statements.OFFSETS_DELETE, log_id, names)
 
 
 async def other_logs(connection: asyncpg.Connection, log_id: str) -> list[str]:

@@ -49,22 +49,57 @@ OFFSETS_UNDONE = """
     ORDER BY partition
 """
 OFFSETS_NEWEST = "SELECT max(partition) FROM partition_offsets WHERE log_id = $1"
+# In order and within bounds, so that each call reads the rows of its own names alone.
 OFFSETS_WITHOUT_ROW = """
     SELECT partition FROM unnest($2::text[]) AS listed (partition)
     EXCEPT
-    SELECT partition FROM partition_offsets WHERE log_id = $1
+    SELECT partition FROM partition_offsets
+    WHERE log_id = $1 AND partition BETWEEN $3 AND $4 AND NOT deleted
 """
 OFFSETS_DONE_NEWEST = """
     SELECT partition, lines
     FROM partition_offsets
-    WHERE log_id = $1 AND done
+    WHERE log_id = $1 AND done AND NOT deleted
     ORDER BY partition DESC
     LIMIT $2
 """
-OFFSETS_DONE_LINES = """
+OFFSETS_SUMS = """
+    SELECT coalesce(sum(lines) FILTER (WHERE done), 0)::bigint AS done_lines,
+           coalesce(sum(bytes) FILTER (WHERE NOT deleted), 0)::bigint AS kept_bytes
+    FROM partition_offsets
+    WHERE log_id = $1
+"""
+OFFSETS_DELETED = """
+    SELECT partition, bytes, lines FROM partition_offsets WHERE log_id = $1 AND deleted
+    ORDER BY partition DESC LIMIT 1
+"""
+OFFSETS_OLDEST = """
+    SELECT partition, bytes, lines, done, extract(epoch FROM now() - moved_at)::float8 AS age_s
+    FROM partition_offsets
+    WHERE log_id = $1 AND NOT deleted
+    ORDER BY partition
+    LIMIT $2
+"""
+OFFSETS_DONE_UPTO = """
     SELECT coalesce(sum(lines), 0)::bigint
     FROM partition_offsets
-    WHERE log_id = $1 AND done
+    WHERE log_id = $1 AND partition <= $2 AND done
+"""
+# Of two at once the second waits, finds the rows gone, and adds nothing.
+OFFSETS_DELETE = """
+    WITH gone AS (
+        DELETE FROM partition_offsets
+        WHERE log_id = $1
+          AND done
+          AND partition IN (
+              SELECT partition FROM partition_offsets WHERE log_id = $1 AND deleted
+              UNION ALL
+              SELECT unnest($2::text[])
+          )
+        RETURNING partition, bytes, lines
+    )
+    INSERT INTO partition_offsets (log_id, partition, bytes, lines, done, deleted)
+    SELECT $1, max(partition), sum(bytes), sum(lines), true, true FROM gone HAVING count(*) > 0
 """
 # Steps from log to log through the primary key instead of reading every row.
 OTHER_LOGS = """
@@ -79,7 +114,7 @@ OTHER_LOGS = """
 # The guard: a row moves from the values that were last read, or not at all.
 OFFSETS_MOVE = """
     UPDATE partition_offsets AS known
-    SET bytes = moved.bytes, lines = moved.lines, done = moved.done
+    SET bytes = moved.bytes, lines = moved.lines, done = moved.done, moved_at = now()
     FROM unnest($2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::boolean[])
         AS moved (partition, bytes_before, lines_before, bytes, lines, done)
     WHERE known.log_id = $1
