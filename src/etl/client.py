@@ -15,6 +15,9 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 from etl.runtime.files import Lock, make_private_directory, remove_temporaries
 from etl.runtime.lifecycle import fields, main
@@ -27,10 +30,11 @@ from etl.source.ledger import Ledger
 from etl.source.lines import Lines
 from etl.source.link import Link
 from etl.source.progress import Keeper, load
+from etl.source.rotation import is_succeeded
 from etl.source.runs import Runs, Start
 from etl.source.storing import persist
 from etl.source.trouble import Trouble
-from etl.source.watch import Watch
+from etl.source.watch import Stat, Watch
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +127,9 @@ class Client:
             extra=fields(**ledger.summary(), seconds=round(time.monotonic() - began, 3)),
         )
 
+    def _succession(self, start: Start) -> Callable[[Stat], bool]:
+        return partial(is_succeeded, self._path, Path(start.progress.file))
+
     def _delivery(self, start: Start, ledger: Ledger, link: Link) -> Delivery:
         lines = Lines(
             start.fd,
@@ -138,7 +145,7 @@ class Client:
             stat=start.stat,
             watch=self._watch,
             quiet_s=self._settings.quiet_ms / 1000,
-            follows=self._follows,
+            succeeded=self._succession(start) if self._follows else None,
             ended=ledger.end_at,
         )
         return Delivery(

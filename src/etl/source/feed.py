@@ -4,8 +4,8 @@ Invariants:
 
 * A run ends once, at a byte that `ended` was told before a line without a line break was read.
 * A source that was replaced is read to its end; one that was cut short ends the run there.
-* A source that is followed ends only when another one that holds something has its name and it was
-  quiet since, or when it was cut short or rewritten. Until then its last line has a line break.
+* A source that is followed ends only when it was quiet and a file written after it holds something,
+  or when it was cut short or rewritten. Until then its last line has a line break.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Feed:
         stat: Stat,
         watch: Watch,
         quiet_s: float,
-        follows: bool = False,
+        succeeded: Callable[[Stat], bool] | None = None,
         ended: Ended,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -51,7 +51,7 @@ class Feed:
         self._stat = stat
         self._watch = watch
         self._quiet_s = quiet_s
-        self._follows = follows
+        self._succeeded = succeeded
         self._ended = ended
         self._unreadable = False
         self._clock = clock
@@ -105,7 +105,7 @@ class Feed:
         if stat.size > lines.seen:
             return False
         quiet = quiet_in_s <= 0
-        if (replaced and quiet) if self._follows else (replaced or quiet):
+        if (replaced and quiet) if self._succeeded else (replaced or quiet):
             await self._end_at(stat.size)
             return lines.mark.byte == stat.size
         await self._watch.nudged(LOOK_INTERVAL_S if quiet else quiet_in_s)
@@ -125,11 +125,11 @@ class Feed:
         await self._end_at(mark.byte, cut=True)
 
     def _look(self) -> tuple[Stat, bool]:
-        """Return what the open file is like, and whether another one took its name."""
+        """Return what the open file is like, and whether another one took its place."""
         # In this order: what its writer wrote before it wrote to another one is seen.
-        there = look(self._path)
-        stat = stat_of(os.fstat(self.fd))
-        replaced = there is not None and not there.same_file(stat)
-        if self._follows and replaced:
-            replaced = there is not None and there.size > 0
-        return stat, replaced
+        if self._succeeded:
+            replaced = self._succeeded(self._stat)
+        else:
+            there = look(self._path)
+            replaced = there is not None and not there.same_file(self._stat)
+        return stat_of(os.fstat(self.fd)), replaced

@@ -96,6 +96,22 @@ def family(path: Path, *, file: Path, inode: int) -> Family:
     )
 
 
+def is_succeeded(path: Path, file: Path, stat: Stat) -> bool:
+    """Say whether any file that was written after one holds something; `file` is where it was.
+
+    Raises:
+        OSError: they can't be looked at.
+    """
+    there = look(path)
+    if there is not None and there.same_file(stat):
+        return False
+    if there is not None and there.size > 0:
+        return True
+    all_of_them = family(path, file=file, inode=stat.inode)
+    own = [one for one in all_of_them.others if one.stat.same_file(stat)]
+    return bool(all_of_them.newer(own[0] if own else None, mtime_ns=stat.mtime_ns))
+
+
 def _scan(sources: dict[Path, set[str]], inode: int) -> set[File]:
     found: dict[tuple[int, int], File] = {}
     for directory, names in sources.items():
@@ -107,8 +123,8 @@ def _scan(sources: dict[Path, set[str]], inode: int) -> set[File]:
             if entry.inode() != inode and not any(is_rotated(entry.name, name) for name in names):
                 continue
             try:
-                if entry.is_file(follow_symlinks=False):
-                    stat = stat_of(entry.stat(follow_symlinks=False))
+                if entry.is_file():
+                    stat = stat_of(entry.stat())
                     found[stat.device, stat.inode] = File(path=Path(entry.path), stat=stat)
             except FileNotFoundError:
                 continue
