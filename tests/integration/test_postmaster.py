@@ -68,9 +68,9 @@ async def test_killed_postmaster_loses_nothing_and_all_come_back(directory: Path
     processor = asyncio.create_task(Processor(settings).run(stop))
     reader = RevenueReader(settings)
     await reader.start()
-    lines, totals = random_events(11, count=2000, users=100)
+    lines, totals = random_events(11, count=1000, users=100)
     log = Log(directory)
-    for start in range(0, 2000, 500):
+    for start in range(0, 1000, 500):  # once from a first start, once from a recovery
         async with looking(settings) as database:
             log.append(lines[start : start + 100])
             await database.until_applied(start + 100)

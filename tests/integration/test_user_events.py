@@ -65,7 +65,9 @@ async def served(tmp_path: Path, database_url: str) -> AsyncIterator[Served]:
 
 async def revenue(served: Served, path: bytes) -> Answer:
     """Ask with exactly these bytes as the path: no client's idea of a tidy one."""
-    return await served.raw(b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    return await served.raw(
+        b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    )
 
 
 def spellings(user_id: str) -> set[bytes]:
@@ -97,8 +99,8 @@ async def test_path_is_decoded_once_and_never_tidied(served: Served) -> None:
         (b"/userEvents/%zz", "%zz"),
         (b"/userEvents/../u", "../u"),
         (b"/%75serEvents/user1", "user1"),
-        (b"http://elsewhere/userEvents/a%2Fb", "a/b"),
-        (b"http://elsewhere/userEvents/..", ".."),
+        (b"http://localhost/userEvents/a%2Fb", "a/b"),
+        (b"http://localhost/userEvents/..", ".."),
     ):
         answer = await revenue(served, path)
         assert (path, orjson.loads(answer.body)[0]["user_id"]) == (path, user_id)
