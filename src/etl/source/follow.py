@@ -119,7 +119,7 @@ class Follow(Runs):
 
     def _begin_next(self, before: Progress, there: Family, held: File | None) -> Start | None:
         # What begins like a file that was cut short in place is a copy of it, shorter than it was.
-        copied = before.head if _cut(before, there) else None
+        copied = before.head if held is None and _cut(before, there) else None
         for file in there.newer(held, mtime_ns=before.stat.mtime_ns):
             start = self._begin(file, None if file == there.current else copied)
             if start is not None:
@@ -143,8 +143,7 @@ class Follow(Runs):
 
 def _candidates(before: Progress, there: Family, *, restarted: bool) -> Iterator[File]:
     """Yield what may hold the bytes of the last run, the likeliest first."""
-    files = [*there.others, *([there.current] if there.current else [])]
-    same = [file for file in files if file.stat.inode == before.stat.inode]
+    same = [file for file in there.all if file.stat.inode == before.stat.inode]
     if not before.cut:
         yield from same
     if _cut(before, there):
@@ -158,9 +157,8 @@ def _candidates(before: Progress, there: Family, *, restarted: bool) -> Iterator
 
 
 def _cut(before: Progress, there: Family) -> bool:
-    """Say whether the last run's file was cut short in place, if its bytes are not there."""
-    current = there.current
-    return before.cut or (current is not None and current.stat.inode == before.stat.inode)
+    """Say whether the last run's file was cut short in place, if it doesn't hold its bytes."""
+    return before.cut or any(file.stat.inode == before.stat.inode for file in there.all)
 
 
 def _going_on(before: Progress, file: File) -> Progress:

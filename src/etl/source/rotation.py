@@ -41,6 +41,11 @@ class Family:
     current: File | None
     others: tuple[File, ...]
 
+    @property
+    def all(self) -> tuple[File, ...]:
+        """Every file of it."""
+        return (*self.others, self.current) if self.current else self.others
+
     def newer(self, than: File | None, *, mtime_ns: int) -> list[File]:
         """Return what was written after a file, or after a time where that file is gone."""
         newer = [
