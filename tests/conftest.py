@@ -26,6 +26,7 @@ __all__ = [
 settings.register_profile("etl", deadline=None)
 settings.load_profile("etl")
 
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Share all tests among workers; a few named ones are quicker without."""
