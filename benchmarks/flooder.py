@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import random
 import resource
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -90,7 +91,8 @@ class Flood:
         while True:
             with contextlib.suppress(OSError):  # cut off, as it deserves
                 await self._once()
-            await asyncio.sleep(PAUSE_S)
+            # Not in step: only a herd that waits for the same moment is.
+            await asyncio.sleep(random.uniform(0.5, 1.5) * PAUSE_S)  # noqa: S311
 
     async def _once(self) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
