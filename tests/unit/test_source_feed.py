@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from etl.source.feed import Feed
-from etl.source.lines import Lines, Mark
+from etl.source.lines import Lines, Mark, Piece
 from etl.source.watch import Stat, Watch, stat_of
 
 pytestmark = pytest.mark.asyncio
@@ -52,6 +52,9 @@ class Scene(Watch):
         self.script: list[Step] = []
         self.waits: list[float] = []
         self.ends: list[tuple[int, Stat]] = []
+        self.cut: list[bool] = []
+        self.followed = False
+        self.succeeded = False
         self.fd = os.open(path, os.O_RDONLY)
 
     async def nudged(self, within_s: float) -> None:
@@ -62,14 +65,22 @@ class Scene(Watch):
 
     async def ended(self, byte: int, stat: Stat, *, cut: bool) -> None:
         self.ends.append((byte, stat))
+        self.cut.append(cut)
 
     def feed(self) -> Feed:
         return Feed(
-            lines=Lines(self.fd, Mark(), lines_max=10, bytes_max=1000),
+            lines=Lines(
+                self.fd,
+                Mark(),
+                lines_max=10,
+                bytes_max=1000,
+                overlap_bytes=100 if self.followed else 0,
+            ),
             path=self.path,
             stat=stat_of(os.fstat(self.fd)),
             watch=self,
             quiet_s=QUIET_S,
+            succeeded=(lambda _: self.succeeded) if self.followed else None,
             ended=self.ended,
             clock=lambda: self.now_s,
         )
@@ -96,6 +107,7 @@ async def test_run_ends_when_the_source_is_quiet(scene: Scene) -> None:
     assert await scene.bodies() == [b"one\n"]
     assert scene.waits == [10, 6]
     assert scene.ends == [(4, stat_of(scene.path.stat()))]
+    assert scene.cut == [False]
 
 
 @pytest.mark.parametrize("change", [append(b"two\n"), append(b"tw"), touch])
@@ -141,4 +153,53 @@ async def test_source_that_was_cut_short_ends_where_it_was_read(
     scene.script = [(1, rewrite(rest))]
     assert await scene.bodies() == [b"one\n"]
     assert scene.ends == [(4, before)]
+    assert scene.cut == [True]
     assert "was cut short while it was read; the run ends before line 2" in caplog.text
+
+
+@pytest.fixture
+def followed(scene: Scene) -> Scene:
+    scene.followed = True
+    return scene
+
+
+def succeed(scene: Scene, data: bytes = b"") -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        append(data)(path)
+        scene.succeeded = True
+
+    return change
+
+
+async def test_followed_source_ends_when_it_is_succeeded_and_quiet(followed: Scene) -> None:
+    followed.script = [(50, nothing), (50, nothing), (1, succeed(followed))]
+    assert await followed.bodies() == [b"one\n"]
+    assert followed.waits == [10, 1, 1]
+    assert followed.cut == [False]
+
+
+async def test_succeeded_source_is_read_on_until_it_is_quiet(followed: Scene) -> None:
+    followed.script = [(50, succeed(followed, b"two\n")), (9, append(b"three\n")), (10, nothing)]
+    assert await followed.bodies() == [b"one\n", b"two\n", b"three\n"]
+
+
+async def test_line_of_a_followed_source_waits_for_its_break(followed: Scene) -> None:
+    followed.script = [(50, append(b"tw")), (50, nothing), (50, append(b"o\nthr"))]
+    feed = followed.feed()
+    assert [(await feed.next() or fail()).body for _ in range(2)] == [b"one\n", b"two\n"]
+    followed.script = [(50, succeed(followed))]
+    assert (await feed.next() or fail()).body == b"thr"
+    assert followed.ends[0][0] == 11
+    assert await feed.next() is None
+
+
+def fail() -> Piece:
+    raise AssertionError("ended too early")
+
+
+@pytest.mark.parametrize("new", [b"", b"on", b"eno\n", b"eno\nowt\n"])
+async def test_followed_source_that_was_rewritten_ends_there(followed: Scene, new: bytes) -> None:
+    followed.script = [(1, rewrite(new))]
+    assert await followed.bodies() == [b"one\n"]
+    assert followed.ends[0][0] == 4
+    assert followed.cut == [True]
