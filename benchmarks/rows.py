@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from benchmarks.results import Result
 
 # Each module has a FAMILY.
-MODULES = ("bulk", "singles", "live", "floods")
+MODULES = ("bulk", "singles", "live", "floods", "longlife")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -89,6 +89,14 @@ async def test_age_counts_from_when_a_partition_was_applied(log: Applied) -> Non
     await log.require_laws()
 
 
+async def test_age_counts_from_the_last_move_of_an_offset(log: Applied) -> None:
+    await log.grow(3)
+    names = list_names(log.directory)
+    await log.database.connection.execute(AGED, names[2])  # which is not done yet
+    await log.grow(3)
+    assert await log.delete(DAY) == names[:2]
+
+
 async def test_what_is_not_applied_keeps_all_after_it(log: Applied) -> None:
     await log.grow(3)
     names = list_names(log.directory)
@@ -338,3 +346,19 @@ async def test_two_at_once_sum_up_each_partition_once(log: Applied) -> None:
         await offsets.delete(other, log_id, list_names(log.directory)[:1])
         await offsets.delete(log.database.connection, log_id, list_names(log.directory)[:1])
     assert await log.database.applied() == log.lines
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+async def test_partitions_without_a_row_are_found_however_names_are_sliced(
+    log: Applied, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    await log.grow(7)
+    names = list_names(log.directory)
+    late = ["server_events_251124090000.jsonl", f"{names[1][:24]}11.jsonl"]
+    monkeypatch.setattr(offsets, "NAMES_MAX", size)
+    log_id = (log.directory / "log_id").read_text().strip()
+    connection = log.database.connection
+    assert await offsets.without_row(connection, log_id, []) == set()
+    assert await offsets.without_row(connection, log_id, names) == set()
+    found = await offsets.without_row(connection, log_id, sorted({*names, *late}))
+    assert found == set(late)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from typing import Any
 
 from etl.apply.places import move_of
 from etl.apply.retention import Retention
@@ -144,7 +145,33 @@ class Stream:
         await self._tidy()
         self._report.say()
         turn.try_take()
-        await asyncio.wait({stopping}, timeout=poll_s)
+        await self._rest(stopping, poll_s)
+
+    async def _rest(self, stopping: asyncio.Task[bool], poll_s: float) -> None:
+        """Wait for the stop or until a poll finds something to do, at most until a look is due.
+
+        A poll is a timer: to wake this task for each would cost twice as much.
+        """
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[None] = loop.create_future()
+        timer: asyncio.TimerHandle
+
+        def poll() -> None:
+            nonlocal timer
+            try:
+                if self._news() or self._mirror.changed or self._committer.is_retry_due:
+                    found.set_result(None)
+                else:
+                    timer = loop.call_later(poll_s, poll)
+            except Exception as error:  # noqa: BLE001  whoever waits gets it
+                found.set_exception(error)
+
+        timer = loop.call_later(poll_s, poll)
+        waiting: set[asyncio.Future[Any]] = {found, stopping}
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        timer.cancel()
+        if found.done():
+            found.result()
 
     async def _finish(self) -> None:
         """Let the commit in flight end, and show how far it is."""

@@ -119,6 +119,7 @@ class LogReader:
         self._watermark_fd: int | None = None
         self._looked_at = float("-inf")
         self._seen: Watermark | None = None
+        self._reached = b""
         self._behind = True
         self._scanned_at = float("-inf")
 
@@ -139,6 +140,7 @@ class LogReader:
         if mark is None and has_watermark(self._directory):
             # A server of ours has begun here meanwhile, and only what it has synced counts.
             self._undone, self._newest = before
+            self._reached = b""
             self._looked_at = float("-inf")
             self._close()
             return []
@@ -162,7 +164,18 @@ class LogReader:
 
     def lag_events(self) -> int:
         """Return at least how many events lie between what was read and the watermark."""
-        mark = self._watermark()
+        if self._watermark_fd is not None:
+            # Where there was no lag there is none as long as the same bytes stand there.
+            record = os.pread(self._watermark_fd, watermark_file.LENGTH, 0)
+            if record == self._reached:
+                return 0
+            self._reached = b""
+            if not (lag := self._lag_of(self._watermark())):
+                self._reached = record
+            return lag
+        return self._lag_of(self._watermark())
+
+    def _lag_of(self, mark: Watermark | None) -> int:
         if mark is None or mark.partition is None or mark.partition < self._newest:
             return 0
         place = self._undone.get(mark.partition)

@@ -74,6 +74,11 @@ class Committer:
         """Cut the connection: what is in flight ends at once, one way or the other."""
         self._connection.terminate()
 
+    @property
+    def is_retry_due(self) -> bool:
+        """Say whether the time of a deferred user has come."""
+        return self._deferred.is_due
+
     async def retry_deferred(self) -> None:
         """Try the deferred users again whose time has come.
 

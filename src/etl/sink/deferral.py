@@ -76,11 +76,16 @@ class Deferred:
         if refused:
             self._next_due_at = min(self._next_due_at, due_at)
 
+    @property
+    def is_due(self) -> bool:
+        """Say whether some are to be tried now."""
+        return self._clock() >= self._next_due_at
+
     def due(self) -> list[str]:
         """Return users to be tried now, some at a time."""
-        now = self._clock()
-        if now < self._next_due_at:
+        if not self.is_due:
             return []
+        now = self._clock()
         due = [user for user, waiting in self._users.items() if waiting.due_at <= now]
         # At random, so that no user is always behind the same ones that can't be had.
         return random.sample(due, min(len(due), RETRIED_MAX))

@@ -111,9 +111,11 @@ async def without_row(
     found: set[str] = set()
     for start in range(0, len(names), NAMES_MAX):
         some = names[start : start + NAMES_MAX]
-        rows = await connection.fetch(
-            statements.OFFSETS_WITHOUT_ROW, log_id, some, some[0], some[-1]
-        )
+        bounds = some[0], some[-1]
+        with_row = await connection.fetchval(statements.OFFSETS_WITH_ROW, log_id, *bounds)
+        if with_row == "".join(some):
+            continue
+        rows = await connection.fetch(statements.OFFSETS_WITHOUT_ROW, log_id, some, *bounds)
         found |= {row["partition"] for row in rows}
     return found
 
