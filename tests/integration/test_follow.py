@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from support.client_process import Place, running
+from support.client_process import Place, process, running
 from support.stub_server import Fault, StubServer
 
 pytestmark = pytest.mark.asyncio
@@ -26,6 +27,7 @@ def events(first: int, number: int) -> list[bytes]:
     ]
 
 
+KEPT = 20
 OLD = events(1, 40)
 NEW = events(1001, 7)
 NEWER = events(2001, 9)
@@ -50,14 +52,17 @@ def append(place: Place, lines: list[bytes]) -> None:
     place.append(data(lines))
 
 
-def rotate(place: Place, lines: list[bytes] | None = None, *, keep: int = 5) -> None:
-    """Rename as logrotate does, and create."""
-    for number in range(keep - 1, 0, -1):
+def make_room(place: Place) -> None:
+    """Rename what was rotated, as logrotate does."""
+    for number in range(KEPT, 0, -1):
         if rotated(place, number).exists():
             rotated(place, number).rename(rotated(place, number + 1))
+
+
+def rotate(place: Place, lines: list[bytes]) -> None:
+    make_room(place)
     place.source.rename(rotated(place, 1))
-    if lines is not None:
-        place.append(data(lines))
+    place.append(data(lines))
 
 
 def rotated(place: Place, number: int) -> Path:
@@ -74,8 +79,7 @@ def unlink_and_create(place: Place, lines: list[bytes]) -> None:
 
 
 def copy_and_truncate(place: Place, lines: list[bytes]) -> None:
-    if rotated(place, 1).exists():
-        rotated(place, 1).rename(rotated(place, 2))
+    make_room(place)
     shutil.copyfile(place.source, rotated(place, 1))
     os.truncate(place.source, 0)
     place.append(data(lines))
@@ -339,3 +343,36 @@ async def test_switch_to_resend_ends_the_run_and_then_sends_each_change_whole(
         append(place, NEWER)
         await log.seen("run 2 is finished")
     assert server.stored == OLD + NEW + OLD + NEW + NEWER
+
+
+@pytest.mark.parametrize("attempt", range(3))
+async def test_client_killed_at_any_moment_of_a_rotation_loses_and_doubles_nothing(
+    place: Place, server: StubServer, attempt: int
+) -> None:
+    # Random, but the same again with the seed that pytest prints at its start.
+    chance = random.Random(random.getrandbits(32) + attempt)  # noqa: S311  no secret
+    server.faults.extend(
+        chance.choice([Fault.NONE, Fault.NONE, Fault.DROP_REPLY, Fault.RESET]) for _ in range(400)
+    )
+    written: list[bytes] = []
+
+    def go_on(changes: int) -> None:
+        for _ in range(changes):
+            lines = events(len(written) + 1, chance.randrange(1, 150))
+            written.extend(lines)
+            chance.choice([append, rotate, copy_and_truncate])(place, lines)
+
+    place.write(b"")
+    append(place, OLD)
+    written.extend(OLD)
+    async with process(place) as client:
+        await client.logs("run 1 begins")
+    for _ in range(6):
+        go_on(chance.randrange(3))
+        async with process(place):
+            go_on(1)
+            wanted = min(len(server.stored) + chance.randrange(300), len(written))
+            await server.until(lambda wanted=wanted: len(server.stored) >= wanted)  # type: ignore[misc]
+            go_on(1)
+    async with process(place):
+        await has(server, written)
