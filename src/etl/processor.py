@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import sys
 
 import asyncpg
@@ -19,8 +20,9 @@ import asyncpg
 from etl.apply.places import count_lag, original_offsets, position_of
 from etl.apply.retention import Limits, Retention
 from etl.apply.stream import OnCommit, Stream
+from etl.log import deleted
 from etl.log.identity import read_or_make_log_id
-from etl.log.names import list_names
+from etl.log.names import names_among
 from etl.log.position import start_of
 from etl.log.reader import LogReader, has_watermark
 from etl.runtime.backoff import Backoff
@@ -121,7 +123,7 @@ class Processor:
             known = await offsets.load(connection, log_id)
             others = await offsets.other_logs(connection, log_id)
             await deferred.load(connection)
-            listed = await asyncio.to_thread(list_names, self._directory)
+            listed = await asyncio.to_thread(self._list)
             earlier = [name for name in listed if name <= (known.newest or "")]
             # Another server, with another clock, may have named partitions before our newest.
             missed = await offsets.without_row(connection, log_id, earlier)
@@ -134,7 +136,6 @@ class Processor:
             newest=known.newest,
             done=() if has_watermark(self._directory) else set(earlier) - missed,
         )
-        remove_temporaries(self._directory / mirror.FILE_NAME)
         shown = mirror.Mirror(self._directory, known)
         stream = Stream(reader, committer, shown, retention, self._bound, self._committed)
         try:
@@ -157,6 +158,13 @@ class Processor:
                 age_s=self._settings.retention_s, size_bytes=self._settings.retention_bytes
             ),
         )
+
+    def _list(self) -> list[str]:
+        """Return all partitions, and remove what a killed process left; in one listing."""
+        entries = os.listdir(self._directory)  # noqa: PTH208  it may hold a million
+        for name in (mirror.FILE_NAME, deleted.FILE_NAME):
+            remove_temporaries(self._directory / name, entries)
+        return names_among(entries)
 
     def _committed(self, chunk: Chunk) -> None:
         if self._complaint:

@@ -13,7 +13,6 @@ from urllib.parse import unquote_to_bytes
 from aiohttp import web
 
 from etl.core.wire import LIVE_EVENT_PATH, USER_EVENTS_PATH
-from etl.log import producers as producers_file
 from etl.log.files import LogFiles
 from etl.log.identity import read_or_make_log_id
 from etl.log.producers import Producers
@@ -21,7 +20,7 @@ from etl.log.recovery import recover
 from etl.log.room import Room
 from etl.log.writer import LogWriter
 from etl.runtime.errors import EtlError
-from etl.runtime.files import Lock, make_private_directory, remove_temporaries
+from etl.runtime.files import Lock, make_private_directory
 from etl.runtime.lifecycle import fields, main
 from etl.runtime.settings import Settings
 from etl.sink.faults import DatabaseUnavailable
@@ -107,7 +106,6 @@ async def _opened_log(
     directory: Path, settings: Settings
 ) -> AsyncIterator[tuple[LogWriter, Producers]]:
     try:
-        remove_temporaries(directory / producers_file.FILE_NAME)
         read_or_make_log_id(directory)
         recovered = await asyncio.to_thread(recover, directory)
         files = LogFiles(directory, recovered)

@@ -15,6 +15,7 @@ from torture.trial import Trial
 MODULES = (
     "processes",
     "sweeps",
+    "retention",
     "network",
     "postgres",
     "power",

@@ -25,7 +25,7 @@ from torture.trial import Trial, Truth, World
 EMPTY = "TRUNCATE users_revenue, partition_offsets, dead_letters, deferred_revenue"
 # Less than a line.
 TORN_BYTES = 60
-_ONE_THREAD = Path(__file__).parent / "one_thread"
+ONE_THREAD = Path(__file__).parent / "one_thread"
 _CALL = re.compile(r"^\d+ +([a-z0-9]+)\(", re.MULTILINE)
 # Whatever changes a file or speaks to another process.
 CALLS = (
@@ -112,7 +112,7 @@ class Point:
     def _environment(self) -> dict[str, str]:
         paths = self.world.trial.env.get("PYTHONPATH") or os.environ.get("PYTHONPATH", "")
         return {
-            "PYTHONPATH": os.pathsep.join(filter(None, (str(_ONE_THREAD), paths))),
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(ONE_THREAD), paths))),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
 

@@ -24,7 +24,7 @@ import asyncpg
 from etl.log import deleted
 from etl.log.deleted import Deleted
 from etl.log.reader import OffsetError
-from etl.runtime.files import Lock, remove_temporaries
+from etl.runtime.files import Lock
 from etl.runtime.lifecycle import fields
 from etl.sink import offsets
 from etl.sink.faults import database_faults
@@ -201,7 +201,6 @@ class Retention:
             self._complain(f"nothing is deleted: {lock.owner()} is at it")
             return False
         try:
-            remove_temporaries(self._directory / deleted.FILE_NAME)
             record = deleted.load(self._directory)
             if record is None or (record.partition, record.lines) < (
                 condemned.partition,

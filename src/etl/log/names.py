@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -38,4 +39,9 @@ def is_name(name: str) -> bool:
 def list_names(directory: Path) -> list[str]:
     """Return all partitions of a directory, oldest first."""
     # A million `Path`s take three times as long as their names.
-    return sorted(filter(_NAME.fullmatch, os.listdir(directory)))  # noqa: PTH208
+    return names_among(os.listdir(directory))  # noqa: PTH208
+
+
+def names_among(entries: Iterable[str]) -> list[str]:
+    """Return the partitions among the entries of a directory, oldest first."""
+    return sorted(filter(_NAME.fullmatch, entries))

@@ -27,7 +27,7 @@ from etl.log import deleted as deletions
 from etl.log import producers as snapshots
 from etl.log import watermark as watermark_file
 from etl.log.header import FIRST_LINE_BYTES_MAX, OPENING, Found
-from etl.log.names import list_names
+from etl.log.names import names_among
 from etl.log.scan import (
     byte_after,
     hop,
@@ -39,7 +39,7 @@ from etl.log.scan import (
 )
 from etl.log.watermark import Watermark, boot_id
 from etl.runtime.errors import CorruptError
-from etl.runtime.files import FILE_MODE, sync_directory, write_all
+from etl.runtime.files import FILE_MODE, remove_temporaries, sync_directory, write_all
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,9 @@ class _Recovery:
 
     def run(self) -> Recovered:
         self._check_deleted()
-        names = list_names(self._directory)
+        entries = os.listdir(self._directory)  # noqa: PTH208  once: it may hold a million
+        remove_temporaries(self._directory / snapshots.FILE_NAME, entries)
+        names = names_among(entries)
         self._check_present(names)
         newest = self._newest_ours(names)
         ends = {n: self._scan(n, newest=n >= newest) for n in names if n >= self._first}

@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
@@ -97,10 +98,15 @@ def replace(path: Path, data: bytes, *, durable: bool = True) -> os.stat_result:
     return written
 
 
-def remove_temporaries(path: Path) -> None:
-    """Remove what a process that was killed inside `replace` left; the caller holds the lock."""
-    for left in path.parent.glob(f"{path.name}.*.tmp"):
-        left.unlink(missing_ok=True)
+def remove_temporaries(path: Path, entries: Iterable[str] | None = None) -> None:
+    """Remove what a process that was killed inside `replace` left; the caller holds the lock.
+
+    `entries` are the names in its directory, where the caller has listed that already: it may hold
+    a million.
+    """
+    for name in os.listdir(path.parent) if entries is None else entries:  # noqa: PTH208
+        if name.startswith(f"{path.name}.") and name.endswith(".tmp"):
+            path.with_name(name).unlink(missing_ok=True)
 
 
 class Lock:
