@@ -138,6 +138,7 @@ class Client:
             lines_max=self._settings.batch_events,
             bytes_max=self._settings.batch_bytes,
             overlap_bytes=OVERLAP_BYTES if self._follows else 0,
+            head=start.progress.head if self._follows else None,
         )
         feed = Feed(
             lines=lines,

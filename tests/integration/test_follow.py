@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import random
-import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from support.client_process import Place, process, running
+from support.client_process import Place, running
+from support.following import (
+    NEW,
+    NEWER,
+    OLD,
+    Change,
+    append,
+    copy_and_truncate,
+    data,
+    events,
+    has,
+    replace,
+    rotate,
+    rotated,
+    swap_symlink,
+    truncate_and_write_less,
+    truncate_and_write_more,
+    unlink_and_create,
+)
 from support.stub_server import Fault, StubServer
 
 pytestmark = pytest.mark.asyncio
-
-Change = Callable[[Place, list[bytes]], None]
-
-
-def events(first: int, number: int) -> list[bytes]:
-    return [
-        b'{"userId":"u","name":"add_revenue","value":%d}' % value
-        for value in range(first, first + number)
-    ]
-
-
-KEPT = 20
-OLD = events(1, 40)
-NEW = events(1001, 7)
-NEWER = events(2001, 9)
-
-
-def data(lines: list[bytes]) -> bytes:
-    return b"".join(line + b"\n" for line in lines)
 
 
 @pytest_asyncio.fixture
@@ -48,64 +43,6 @@ def place(tmp_path: Path, server: StubServer) -> Place:
     return Place(tmp_path, server.url, {"client_mode": "follow", "batch_events": 10})
 
 
-def append(place: Place, lines: list[bytes]) -> None:
-    place.append(data(lines))
-
-
-def make_room(place: Place) -> None:
-    """Rename what was rotated, as logrotate does."""
-    for number in range(KEPT, 0, -1):
-        if rotated(place, number).exists():
-            rotated(place, number).rename(rotated(place, number + 1))
-
-
-def rotate(place: Place, lines: list[bytes]) -> None:
-    make_room(place)
-    place.source.rename(rotated(place, 1))
-    place.append(data(lines))
-
-
-def rotated(place: Place, number: int) -> Path:
-    return place.source.with_name(f"{place.source.name}.{number}")
-
-
-def replace(place: Place, lines: list[bytes]) -> None:
-    place.write(data(lines))
-
-
-def unlink_and_create(place: Place, lines: list[bytes]) -> None:
-    place.source.unlink()
-    place.append(data(lines))
-
-
-def copy_and_truncate(place: Place, lines: list[bytes]) -> None:
-    make_room(place)
-    shutil.copyfile(place.source, rotated(place, 1))
-    os.truncate(place.source, 0)
-    place.append(data(lines))
-
-
-def truncate_and_write_less(place: Place, lines: list[bytes]) -> None:
-    place.source.write_bytes(data(lines))
-
-
-def truncate_and_write_more(place: Place, lines: list[bytes]) -> None:
-    place.source.write_bytes(data(lines * 20))
-
-
-def swap_symlink(place: Place, lines: list[bytes]) -> None:
-    if not place.source.is_symlink():
-        target = place.directory / "elsewhere" / "first"
-        target.parent.mkdir()
-        place.source.rename(target)
-        place.source.symlink_to(target)
-    new = place.directory / f"target-{len(list(place.directory.iterdir()))}"
-    new.write_bytes(data(lines))
-    link = place.directory / "link.tmp"
-    link.symlink_to(new)
-    link.replace(place.source)
-
-
 CHANGES = [
     append,
     rotate,
@@ -116,13 +53,6 @@ CHANGES = [
     truncate_and_write_more,
     swap_symlink,
 ]
-
-
-async def has(server: StubServer, lines: list[bytes]) -> None:
-    """Wait until the server has these lines, in this order, and no others."""
-    with contextlib.suppress(TimeoutError):
-        await server.until(lambda: len(server.stored) >= len(lines))
-    assert server.stored == lines
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -343,36 +273,3 @@ async def test_switch_to_resend_ends_the_run_and_then_sends_each_change_whole(
         append(place, NEWER)
         await log.seen("run 2 is finished")
     assert server.stored == OLD + NEW + OLD + NEW + NEWER
-
-
-@pytest.mark.parametrize("attempt", range(3))
-async def test_client_killed_at_any_moment_of_a_rotation_loses_and_doubles_nothing(
-    place: Place, server: StubServer, attempt: int
-) -> None:
-    # Random, but the same again with the seed that pytest prints at its start.
-    chance = random.Random(random.getrandbits(32) + attempt)  # noqa: S311  no secret
-    server.faults.extend(
-        chance.choice([Fault.NONE, Fault.NONE, Fault.DROP_REPLY, Fault.RESET]) for _ in range(400)
-    )
-    written: list[bytes] = []
-
-    def go_on(changes: int) -> None:
-        for _ in range(changes):
-            lines = events(len(written) + 1, chance.randrange(1, 150))
-            written.extend(lines)
-            chance.choice([append, rotate, copy_and_truncate])(place, lines)
-
-    place.write(b"")
-    append(place, OLD)
-    written.extend(OLD)
-    async with process(place) as client:
-        await client.logs("run 1 begins")
-    for _ in range(6):
-        go_on(chance.randrange(3))
-        async with process(place):
-            go_on(1)
-            wanted = min(len(server.stored) + chance.randrange(300), len(written))
-            await server.until(lambda wanted=wanted: len(server.stored) >= wanted)  # type: ignore[misc]
-            go_on(1)
-    async with process(place):
-        await has(server, written)

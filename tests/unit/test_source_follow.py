@@ -207,6 +207,47 @@ def test_file_that_is_gone_is_said_to_be_lost(
     assert "run 7 is gone or was rewritten; what stood there from line 3 on, byte 8" in caplog.text
 
 
+def test_file_that_begins_alike_and_goes_on_otherwise_is_another(source: Path) -> None:
+    before = progress_of(source, lines=3, finished=False)
+    put(source, b"one\nTWO\nthree\nfour\n", at=200)
+    assert begun(source, before) == (source, 8, Mark())
+
+
+def test_file_that_was_rewritten_before_the_first_read_is_not_read(source: Path) -> None:
+    found = start(source, None)
+    assert found is not None
+    source.write_bytes(b"One\ntwo\nthree\nfour\n")
+    fd = os.open(source, os.O_RDONLY)
+    try:
+        head = found.progress.head
+        lines = Lines(fd, Mark(), lines_max=9, bytes_max=99, overlap_bytes=6, head=head)
+        with pytest.raises(RewrittenError):
+            lines.read()
+    finally:
+        os.close(fd)
+
+
+def test_copy_that_comes_while_a_file_is_opened_is_not_passed_over(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = progress_of(source, lines=3, finished=True)
+    source.rename(rotated(source, 2))
+    put(source, b"next\n", at=200)
+    opened = os.open
+
+    def copy_first(path: Path, flags: int) -> int:
+        monkeypatch.undo()
+        put(rotated(source, 1), source.read_bytes(), at=201)
+        put(source, b"last\n", at=202)
+        return opened(path, flags)
+
+    monkeypatch.setattr(os, "open", copy_first)
+    follow = Follow(path=source, watch=Watch(source), progress=None)
+    follow.finished(before)
+    assert follow.start() is None
+    assert begun(source, before, live=True) == (rotated(source, 1), 8, Mark())
+
+
 def test_run_of_another_mode_knows_no_path(source: Path) -> None:
     before = msgspec.structs.replace(progress_of(source, lines=3, finished=True), file="")
     put(source, OLD + b"four\n", at=101)

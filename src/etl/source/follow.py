@@ -68,7 +68,7 @@ class Follow(Runs):
             return None
 
     def _after(self, before: Progress) -> Start | None:
-        there = family(self._path, file=Path(before.file or self._path), inode=before.stat.inode)
+        there = self._family(before)
         if there == self._settled:
             return None
         held = self._find(before, there)
@@ -82,6 +82,10 @@ class Follow(Runs):
         if start is None:
             self._settled = there
             return None
+        if self._family(before).names != there.names:
+            # What was copied or renamed since that look may be older than what was opened.
+            os.close(start.fd)
+            raise _MovedError
         if held is None and (self._restarted or not before.finished):
             logger.warning(
                 "%s of run %d is gone or was rewritten; what stood there from line %d on, byte %d,"
@@ -93,6 +97,10 @@ class Follow(Runs):
             )
         self._restarted = False
         return start
+
+    def _family(self, before: Progress) -> Family:
+        file = Path(before.file or self._path)
+        return family(self._path, file=file, inode=before.stat.inode)
 
     def _find(self, before: Progress, there: Family) -> _Open | None:
         """Open the last run's file, or what holds its bytes in its stead."""
@@ -132,8 +140,8 @@ class Follow(Runs):
         held = _open(file)
         start = None
         try:
-            if copied is None or not holds(held.fd, copied):
-                progress = self._new(held.fd, held.file.stat, file.path)
+            progress = self._new(held.fd, held.file.stat, file.path)
+            if progress.head_bytes and not (copied and holds(held.fd, copied)):
                 start = Start(fd=held.fd, stat=held.file.stat, progress=progress)
         finally:
             if start is None:

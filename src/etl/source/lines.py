@@ -131,7 +131,8 @@ class Lines:
     """Reads a file's lines from a mark on; `end`, once known, is where the last line ends.
 
     `read` blocks and belongs in a thread; `cut` only takes what `read` left in memory. Of the bytes
-    before its place the last `overlap_bytes` are read again each time, and compared.
+    before its place the last `overlap_bytes` are read again each time, and compared; where they are
+    not known yet, the first bytes of the file are compared with `head`.
     """
 
     def __init__(
@@ -143,10 +144,12 @@ class Lines:
         lines_max: int,
         bytes_max: int,
         overlap_bytes: int = 0,
+        head: Mark | None = None,
     ) -> None:
         self.fd = fd
         self.end = end
         self._overlap_bytes = overlap_bytes
+        self._head = head
         self._lines_max = lines_max
         self._bytes_max = bytes_max
         self._line_bytes = _STRIDE_BYTES
@@ -206,12 +209,15 @@ class Lines:
 
     def _read_on(self) -> bytes:
         """Return what follows the mark, from one call with the overlap."""
-        if self._before is None:
-            known = min(self._overlap_bytes, self.mark.byte)
-            self._before = os.pread(self.fd, known, self.mark.byte - known)
-        known = len(self._before)
+        before = self._before
+        known = len(before) if before is not None else min(self._overlap_bytes, self.mark.byte)
         data = self._pread(known + self._read_bytes, self.mark.byte - known)
-        if not data.startswith(self._before):
+        if before is None:
+            # After the read: what was rewritten before it is seen.
+            if self._head is not None and not holds(self.fd, self._head):
+                raise RewrittenError
+            self._before = data[:known]
+        elif not data.startswith(before):
             raise RewrittenError
         return data[known:]
 

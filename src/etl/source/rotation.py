@@ -46,6 +46,11 @@ class Family:
         """Every file of it."""
         return (*self.others, self.current) if self.current else self.others
 
+    @property
+    def names(self) -> dict[Path, int]:
+        """Which file has which name."""
+        return {file.path: file.stat.inode for file in self.all}
+
     def newer(self, than: File | None, *, mtime_ns: int) -> list[File]:
         """Return what was written after a file, or after a time where that file is gone."""
         newer = [
