@@ -89,6 +89,15 @@ class Feed:
 
     async def _at_end(self) -> bool:
         """Say whether the run is over; when it may go on, return after something happened."""
+        while (ended := await self._ended_by_now()) is None:
+            await self._watch.nudged(max(0, self._quiet_in_s()) or LOOK_INTERVAL_S)
+        return ended
+
+    def _quiet_in_s(self) -> float:
+        return self._still_since + self._quiet_s - self._clock()
+
+    async def _ended_by_now(self) -> bool | None:
+        """Say whether the run is over, or has more to read: False; None: neither."""
         lines = self._lines
         if lines.end is not None and lines.mark.byte >= lines.end:
             return True
@@ -98,18 +107,17 @@ class Feed:
             return True
         if lines.end is not None:
             return False
-        now = self._clock()
         if stat != self._stat:
-            self._stat, self._still_since = stat, now
-        quiet_in_s = self._still_since + self._quiet_s - now
+            # Read again: a file can change and be as long as before.
+            self._stat, self._still_since = stat, self._clock()
+            return False
         if stat.size > lines.seen:
             return False
-        quiet = quiet_in_s <= 0
+        quiet = self._quiet_in_s() <= 0
         if (replaced and quiet) if self._succeeded else (replaced or quiet):
             await self._end_at(stat.size)
             return lines.mark.byte == stat.size
-        await self._watch.nudged(LOOK_INTERVAL_S if quiet else quiet_in_s)
-        return False
+        return None
 
     async def _end_at(self, byte: int, *, cut: bool = False) -> None:
         await self._ended(byte, self._stat, cut=cut)

@@ -178,10 +178,6 @@ def _going_on(before: Progress, file: File) -> Progress:
 
 
 def _open(file: File) -> _Open:
-    """Open a file that was looked at, if it still has that name."""
+    """Open what has a file's name now."""
     fd = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    stat = stat_of(os.fstat(fd))
-    if not stat.same_file(file.stat):
-        os.close(fd)
-        raise _MovedError
-    return _Open(file=File(path=file.path, stat=stat), fd=fd)
+    return _Open(file=File(path=file.path, stat=stat_of(os.fstat(fd))), fd=fd)

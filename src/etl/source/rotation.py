@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from etl.source.watch import Stat, look, stat_of
@@ -69,11 +70,16 @@ class Family:
 
 def is_rotated(name: str, source: str) -> bool:
     """Say whether a file of this name once was the source."""
+    return bool(_rotated(source).fullmatch(name))
+
+
+@cache
+def _rotated(source: str) -> re.Pattern[str]:
     stem, dot, suffix = source.rpartition(".")
-    tails = [re.escape(source) + _TAIL]
+    names = [re.escape(source) + _TAIL]
     if stem:
-        tails.append(re.escape(stem) + _TAIL + re.escape(dot + suffix))
-    return any(re.fullmatch(tail, name) for tail in tails)
+        names.append(re.escape(stem) + _TAIL + re.escape(dot + suffix))
+    return re.compile("|".join(names))
 
 
 def family(path: Path, *, file: Path, inode: int) -> Family:
@@ -87,7 +93,7 @@ def family(path: Path, *, file: Path, inode: int) -> Family:
     # First: what is renamed meanwhile is then seen under its new name, or under both.
     there = look(path)
     current = File(path=path, stat=there) if there else None
-    sources = {path.parent: {path.name}}
+    sources = {Path(os.path.realpath(path.parent)): {path.name}}
     sources.setdefault(file.parent, set()).add(file.name)
     others = _scan(sources, inode)
     # A file that is renamed during a scan may be missing in it.
