@@ -14,6 +14,7 @@ import contextlib
 import logging
 import os
 import sys
+from bisect import bisect_right
 
 import asyncpg
 
@@ -124,7 +125,7 @@ class Processor:
             others = await offsets.other_logs(connection, log_id)
             await deferred.load(connection)
             listed = await asyncio.to_thread(self._list)
-            earlier = [name for name in listed if name <= (known.newest or "")]
+            earlier = listed[: bisect_right(listed, known.newest or "")]
             # Another server, with another clock, may have named partitions before our newest.
             missed = await offsets.without_row(connection, log_id, earlier)
         retention = self._retention(connection, log_id, known)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +14,9 @@ from etl.apply.retention import Limits, Retention
 from etl.log import deleted
 from etl.log.identity import read_or_make_log_id
 from etl.log.names import list_names
+from etl.runtime.files import make_private_directory
 from etl.sink import mirror, offsets
-from support.database import Database
+from support.database import Database, prepared
 from support.partitions import Log, random_events
 from support.processing import processor
 
@@ -116,3 +119,15 @@ class Applied:
         found: dict[str, int] = json.loads((self.directory / mirror.FILE_NAME).read_bytes())
         assert sum(found.values()) == self.lines
         return found
+
+
+@asynccontextmanager
+async def applied(directory: Path, url: str) -> AsyncIterator[Applied]:
+    """An empty log, and a database with the schema."""
+    make_private_directory(directory)
+    async with prepared(url) as database:
+        log = Applied(
+            directory=directory, url=url, database=database, log=Log(directory), totals={}
+        )
+        yield log
+        log.log.close()

@@ -104,8 +104,11 @@ def remove_temporaries(path: Path, entries: Iterable[str] | None = None) -> None
     `entries` are the names in its directory, where the caller has listed that already: it may hold
     a million.
     """
-    for name in os.listdir(path.parent) if entries is None else entries:  # noqa: PTH208
-        if name.startswith(f"{path.name}.") and name.endswith(".tmp"):
+    if entries is None:
+        entries = os.listdir(path.parent)  # noqa: PTH208
+    prefix = f"{path.name}."
+    for name in [name for name in entries if name.startswith(prefix)]:
+        if name.endswith(".tmp"):
             path.with_name(name).unlink(missing_ok=True)
 
 
