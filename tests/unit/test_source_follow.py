@@ -167,6 +167,14 @@ def test_file_that_was_cut_and_rotated_goes_on_in_its_copy(source: Path) -> None
     assert begun(source, before) == (rotated(source, 2), 7, before.mark)
 
 
+def test_file_that_was_cut_and_rotated_is_read_anew(source: Path) -> None:
+    before = progress_of(source, lines=3, finished=True, cut=True)
+    put(source, b"new\n", at=100)
+    source.rename(rotated(source, 1))
+    put(source, b"newer\n", at=300)
+    assert begun(source, before, live=True) == (rotated(source, 1), 8, Mark())
+
+
 def test_copy_that_is_shorter_than_what_was_sent_is_not_sent_again(source: Path) -> None:
     before = progress_of(source, lines=3, finished=True, cut=True)
     put(rotated(source, 1), b"one\ntwo\n", at=150)

@@ -48,7 +48,7 @@ class Feed:
     ) -> None:
         self._lines = lines
         self._path = path
-        self._stat = stat
+        self._stat = self._read_at = stat
         self._watch = watch
         self._quiet_s = quiet_s
         self._succeeded = succeeded
@@ -79,6 +79,7 @@ class Feed:
                     self._unreadable = False
                     return piece
             except RewrittenError:
+                self._stat = self._read_at
                 await self._cut_short()
                 return None
             except OSError as error:
@@ -109,7 +110,7 @@ class Feed:
             return False
         if stat != self._stat:
             # Read again: a file can change and be as long as before.
-            self._stat, self._still_since = stat, self._clock()
+            self._read_at, self._stat, self._still_since = self._stat, stat, self._clock()
             return False
         if stat.size > lines.seen:
             return False

@@ -127,9 +127,12 @@ class Follow(Runs):
 
     def _begin_next(self, before: Progress, there: Family, held: File | None) -> Start | None:
         # What begins like a file that was cut short in place is a copy of it, shorter than it was.
-        copied = before.head if held is None and _cut(before, there) else None
-        for file in there.newer(held, mtime_ns=before.stat.mtime_ns):
-            start = self._begin(file, None if file == there.current else copied)
+        cut = held is None and _cut(before, there)
+        copied = before.head if cut else None
+        anew = before.stat.inode if cut else None
+        for file in there.newer(held, mtime_ns=before.stat.mtime_ns, anew=anew):
+            other = file != there.current and file.stat.inode != anew
+            start = self._begin(file, copied if other else None)
             if start is not None:
                 return start
         return None

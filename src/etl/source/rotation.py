@@ -52,12 +52,16 @@ class Family:
         """Which file has which name."""
         return {file.path: file.stat.inode for file in self.all}
 
-    def newer(self, than: File | None, *, mtime_ns: int) -> list[File]:
-        """Return what was written after a file, or after a time where that file is gone."""
+    def newer(self, than: File | None, *, mtime_ns: int, anew: int | None = None) -> list[File]:
+        """Return what was written after a file, or after a time where that file is gone.
+
+        The file with the inode `anew` was written anew since.
+        """
         newer = [
             file
             for file in self.others
-            if (file.age > than.age if than else file.stat.mtime_ns > mtime_ns)
+            if file.stat.inode == anew
+            or (file.age > than.age if than else file.stat.mtime_ns > mtime_ns)
         ]
         if self.current and not (than and self.is_current(than)):
             newer.append(self.current)
