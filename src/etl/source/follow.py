@@ -138,8 +138,6 @@ class Follow(Runs):
         return None
 
     def _begin(self, file: File, copied: Mark | None = None) -> Start | None:
-        if not file.stat.size:
-            return None
         held = _open(file)
         start = None
         try:
