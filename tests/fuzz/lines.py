@@ -96,9 +96,13 @@ def _check_fold(body: bytes, stored: bytes, expected: oracle.Read) -> None:
     sums: defaultdict[str, int] = defaultdict(int)
     for user_id, amount in expected.worth:
         sums[user_id] += amount
-    for data, refused in ((stored, []), (body + b"\n", expected.refused())):
+    for data, refused, judged in (
+        (stored, [], None),
+        (stored, [], len(expected.worth)),
+        (body + b"\n", expected.refused(), None),
+    ):
         deltas = new_deltas()
-        unusable = [found.line + 1 for found in fold(data, deltas)]
+        unusable = [found.line + 1 for found in fold(data, deltas, judged=judged)]
         if unusable != refused or deltas != sums:
             raise _differing("fold", data, (unusable, dict(deltas)), (refused, dict(sums)))
 

@@ -140,6 +140,14 @@ def test_fold_adds_what_is_an_event_and_returns_what_is_none(case: Case) -> None
 
 
 @each_case
+def test_lines_that_were_judged_add_the_same_when_they_are_read_without_judging(case: Case) -> None:
+    stored = judge(GOOD + case.line + b"\n" + DECIMAL).stored
+    deltas = new_deltas()
+    assert fold(stored, deltas, judged=stored.count(b"\n")) == []
+    assert deltas == folded(stored)
+
+
+@each_case
 def test_single_event_becomes_one_line_that_says_the_same(case: Case) -> None:
     if case.reason is None:
         line = one_line(case.line)

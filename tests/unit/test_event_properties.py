@@ -185,9 +185,11 @@ def test_what_is_stored_folds_to_the_sums_of_the_oracle(body: bytes) -> None:
         event = strict.read(line)
         if event is not None:
             expected[event[0]] += event[1] * 10**6
-    deltas = new_deltas()
-    assert fold(judge(body).stored, deltas) == []
-    assert deltas == expected
+    judged = judge(body)
+    for lines in (None, judged.events):
+        deltas = new_deltas()
+        assert fold(judged.stored, deltas, judged=lines) == []
+        assert deltas == expected
 
 
 @MANY

@@ -98,7 +98,7 @@ class Stream:
         """Read the next of the log into the pending chunk; say whether there was any."""
         blocks = self._reader.read(READ_BYTES)
         for block in blocks:
-            self._pending.add(move_of(block), block.data)
+            self._pending.add(move_of(block), block.data, judged=block.judged)
         if not blocks and self._mirror.is_anothers():
             raise GuardError(f"another processor has written {mirror.FILE_NAME}")
         # Where there was something there may be more.

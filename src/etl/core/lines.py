@@ -56,14 +56,14 @@ def judging(data: bytes) -> Generator[None, None, Judged]:
     stored: list[bytes] = []
     rejections: list[RejectedLine] = []
     events = blank = 0
-    for part in _pieces(data, PART_BYTES):
+    for part in pieces(data, PART_BYTES):
         fast = decode_fast(part)
         if fast is not None:
             stored.append(part)
             events += len(fast)
             yield
             continue
-        for block in _pieces(part, BLOCK_BYTES):
+        for block in pieces(part, BLOCK_BYTES):
             fast = decode_fast(block)
             yield
             if fast is not None:
@@ -116,8 +116,8 @@ def drop_lines(data: bytes, count: int) -> bytes:
     return data[start:]
 
 
-def _pieces(data: bytes, size: int) -> Iterator[bytes]:
-    """Cut after the first line break at or behind each `size` bytes."""
+def pieces(data: bytes, size: int) -> Iterator[bytes]:
+    """Cut whole lines after the first line break at or behind each `size` bytes."""
     start = 0
     while start < len(data):
         end = data.find(b"\n", min(start + size, len(data)) - 1) + 1

@@ -17,9 +17,10 @@ from etl.core.event import (
     FastEvents,
     IntegerEvent,
     decode_fast,
+    decode_judged,
     parse_line,
 )
-from etl.core.lines import WHITE_SPACE
+from etl.core.lines import BLOCK_BYTES, WHITE_SPACE, pieces
 
 Deltas = defaultdict[str, int]
 
@@ -39,26 +40,35 @@ def new_deltas() -> Deltas:
     return defaultdict(int)
 
 
-def fold(data: bytes, deltas: Deltas) -> list[Unusable]:
+def fold(data: bytes, deltas: Deltas, *, judged: int | None = None) -> list[Unusable]:
     """Add the events in `data`, whole lines, to `deltas`; return the lines that are none.
 
-    Blank lines count for nothing.
+    Blank lines count for nothing. `judged` is the number of lines where each of them is known to be
+    an event, because a checksum says that nothing has changed since.
     """
-    events = decode_fast(data)
+    events = decode_fast(data) if judged is None else decode_judged(data, judged)
     if events is not None:
         _add(events, deltas)
         return []
     unusable: list[Unusable] = []
-    byte = 0
-    for number, line in enumerate(data.split(b"\n")[:-1]):
-        if line.strip(WHITE_SPACE):
-            try:
-                user_id, amount = parse_line(line)
-            except EventError as error:
-                unusable.append(Unusable(line=number, byte=byte, reason=str(error), text=line))
-            else:
-                deltas[user_id] += amount
-        byte += len(line) + 1
+    number = byte = 0
+    for piece in pieces(data, BLOCK_BYTES):
+        events = decode_fast(piece)
+        if events is not None:
+            _add(events, deltas)
+            number += len(events)
+            byte += len(piece)
+            continue
+        for line in piece.split(b"\n")[:-1]:
+            if line.strip(WHITE_SPACE):
+                try:
+                    user_id, amount = parse_line(line)
+                except EventError as error:
+                    unusable.append(Unusable(line=number, byte=byte, reason=str(error), text=line))
+                else:
+                    deltas[user_id] += amount
+            number += 1
+            byte += len(line) + 1
     return unusable
 
 

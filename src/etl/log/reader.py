@@ -49,13 +49,15 @@ class OffsetError(EtlError):
 class Block:
     """Lines that may be applied: all of a partition between two positions.
 
-    `done` says that `end` is the end of a sealed partition; then `data` may be empty.
+    `done` says that `end` is the end of a sealed partition; then `data` may be empty. `judged` says
+    that a server of ours has found every line to be an event.
     """
 
     start: Position
     end: Position
     done: bool
     data: bytes
+    judged: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,7 +279,7 @@ class LogReader:
         if end == start.byte and not done:
             return None
         place = Position(partition=name, byte=end, line=start.line + lines)
-        return Block(start=start, end=place, done=done, data=data)
+        return Block(start=start, end=place, done=done, data=data, judged=opened.ours)
 
     def _size(self, start: Position) -> int:
         try:

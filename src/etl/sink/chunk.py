@@ -77,13 +77,17 @@ class Chunk:
             or len(self.dead_letters) >= CHUNK_DEAD_LETTERS_MAX
         )
 
-    def add(self, move: Move, data: bytes) -> None:
-        """Fold the lines of a partition between two places; takes about a second per 100 MB."""
+    def add(self, move: Move, data: bytes, *, judged: bool = False) -> None:
+        """Fold the lines of a partition between two places; takes about a second per 100 MB.
+
+        `judged`: each of them is known to be an event.
+        """
         partition = move.after.partition
         earlier = self.moves.get(partition)
         if earlier is not None and earlier.after != move.before:
             raise AssertionError(f"block begins at {move.before}, not at {earlier.after}")
-        for unusable in fold(data, self.deltas):
+        lines = move.after.line - move.before.line
+        for unusable in fold(data, self.deltas, judged=lines if judged else None):
             self.dead_letters.append(
                 DeadLetter(
                     partition=partition,
@@ -96,4 +100,4 @@ class Chunk:
         before = move.before if earlier is None else earlier.before
         self.moves[partition] = Move(before=before, after=move.after)
         self.log_bytes += move.after.byte - move.before.byte
-        self.lines += move.after.line - move.before.line
+        self.lines += lines
