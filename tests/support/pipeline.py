@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -43,10 +44,19 @@ class Role:
                 self._more.clear()
                 await self._more.wait()
 
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal, if it has not ended.
+
+        Not by the library: where the process has just died, that takes its exit code away from who
+        waits for it, and 255 is told instead.
+        """
+        if self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, number)
+
     async def end(self, number: signal.Signals) -> int:
         """Send a signal and wait for the end."""
-        if self.process.returncode is None:
-            self.process.send_signal(number)
+        self.send_signal(number)
         return await self.ended()
 
     async def ended(self) -> int:
@@ -105,21 +115,21 @@ class Pipeline:
     async def kill(self, *names: str) -> None:
         """End processes at whatever instruction they are."""
         for name in names:
-            self.roles[name].process.send_signal(signal.SIGKILL)
+            self.roles[name].send_signal(signal.SIGKILL)
         for name in names:
             await self.roles[name].ended()
 
     async def stop(self, *names: str) -> dict[str, int]:
         """Ask processes to stop, all at once as honcho does, and return their exit codes."""
         for name in names:
-            self.roles[name].process.send_signal(signal.SIGTERM)
+            self.roles[name].send_signal(signal.SIGTERM)
         return {name: await self.roles[name].ended() for name in names}
 
     async def end_all(self) -> None:
         """End whatever still runs, also what is frozen."""
         for role in self._logs:
             if role.process.returncode is None:
-                role.process.send_signal(signal.SIGCONT)
+                role.send_signal(signal.SIGCONT)
                 await role.end(signal.SIGKILL)
 
     def write_source(self, data: bytes) -> None:

@@ -74,9 +74,9 @@ class Nemesis:
 
     async def _freeze(self, name: str) -> str:
         role = self._run.roles[name]
-        _signal(role, signal.SIGSTOP)
+        role.send_signal(signal.SIGSTOP)
         await self._while(role)
-        _signal(role, signal.SIGCONT)
+        role.send_signal(signal.SIGCONT)
         return f"{name} freezes"
 
     async def _double_processor(self) -> str:
@@ -98,11 +98,6 @@ class Nemesis:
         await self._while()
         self._proxy.cut_all()
         return "database connections cut"
-
-
-def _signal(role: Role, number: signal.Signals) -> None:
-    if role.process.returncode is None:
-        role.process.send_signal(number)
 
 
 async def nemesis(trial: Trial) -> None:

@@ -57,7 +57,7 @@ async def kill_starting(trial: Trial, victim: str) -> None:
             await world.until_part(0.9 * (number + trial.chance.random()) / KILLS)
             await world.run.kill(victim)
             kills += await _count_midway(world, "kills", victim)
-            client = world.run.roles["client"].process
+            client = world.run.roles["client"]
             for _ in range(STARTS):
                 if victim == "processor":
                     client.send_signal(signal.SIGSTOP)  # else all would be in the log too soon
@@ -97,11 +97,11 @@ async def freeze_server(trial: Trial) -> None:
         await world.run.start(*ROLES)
         await world.until_part(0.1 + 0.5 * trial.chance.random())
         server, client = world.run.roles["server"], world.run.roles["client"]
-        server.process.send_signal(signal.SIGSTOP)
+        server.send_signal(signal.SIGSTOP)
         await world.require_midway()
         await client.said("no answer in time")
         await goes_on(client, FREEZE_S_MAX * trial.chance.random())
-        server.process.send_signal(signal.SIGCONT)
+        server.send_signal(signal.SIGCONT)
         trial.count("server freezes")
         await client.said("the server takes events again")
         await world.settle()
@@ -117,14 +117,14 @@ async def zombie_processor(trial: Trial) -> None:
         await world.run.start(*ROLES)
         await world.until_part(0.05 + 0.3 * trial.chance.random())
         zombie = world.run.roles["processor"]
-        zombie.process.send_signal(signal.SIGSTOP)
+        zombie.send_signal(signal.SIGSTOP)
         await world.require_midway()
         frozen_at = await world.applied()
         second = await world.run.launch("processor")
         await second.said("taking over without the lock")
         await world.until_part(min(1.0, frozen_at / len(truth.good) + 0.1))
         before = {id(role): len(role.log) for role in (zombie, second)}
-        zombie.process.send_signal(signal.SIGCONT)
+        zombie.send_signal(signal.SIGCONT)
         await _one_steps_back(zombie, second)
         trial.count("zombies woken")
         if any("stepping back" in line for line in zombie.log[before[id(zombie)] :]):

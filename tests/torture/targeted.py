@@ -134,7 +134,7 @@ async def past_watermark(trial: Trial) -> None:
     async with trial.world(truth) as world, world.watched():
         await world.run.start(*ROLES)
         await world.until_part(0.2 + trial.chance.random() / 2)
-        world.run.roles["server"].process.send_signal(signal.SIGSTOP)
+        world.run.roles["server"].send_signal(signal.SIGSTOP)
         await world.require_midway()
         durable = json.loads((world.run.data / WATERMARK).read_bytes())["events"]
         newest = laws.partitions(world.run.data)[-1]
@@ -148,7 +148,7 @@ async def past_watermark(trial: Trial) -> None:
         await _require_nothing_past(world, durable)
         with newest.open("ab") as file:
             file.truncate(size)
-        world.run.roles["server"].process.send_signal(signal.SIGCONT)
+        world.run.roles["server"].send_signal(signal.SIGCONT)
         trial.count("batches past the watermark")
         await world.settle()
 
