@@ -74,7 +74,7 @@ class Load:
     def __init__(self, requests: Iterator[bytes], rate: float | None) -> None:
         self._requests = requests
         self._rate = rate
-        self._idle: list[Socket] = []
+        self._idle: deque[Socket] = deque()
         self._due: deque[tuple[bytes, float]] = deque()
         self._under_way = 0
         self._ending = False
@@ -93,7 +93,7 @@ class Load:
         """Begin."""
         if self._rate is None:
             while self._idle:
-                self._next(self._idle.pop())
+                self._next(self._idle.popleft())
             return
         self._began, self._sent = time.monotonic(), 0
         self._tick()
@@ -134,7 +134,7 @@ class Load:
                 break
             self._sent += 1
             if self._idle:
-                self._send(self._idle.pop(), request, due)
+                self._send(self._idle.popleft(), request, due)  # in turn: none stays silent
             else:
                 self._due.append((request, due))
         if self._ending:

@@ -1,8 +1,8 @@
 """When a chunk that still grows is worth a commit.
 
 A commit costs by the users it touches, and a chunk that grows meets the same users again: with a
-backlog fewer, larger commits are cheaper. So after a commit twice the time passes that it took, while
-there is more to read; where nothing more is there, nobody waits.
+backlog fewer, larger commits are cheaper. So after a commit twice the time passes that it took,
+while there is more to read; where nothing more is there, nobody waits.
 """
 
 from __future__ import annotations

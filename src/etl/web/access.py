@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import hmac
 import ipaddress
 import re
@@ -71,12 +72,12 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _hosts(request: web.Request) -> set[str]:
+def _authorities(request: web.Request) -> list[str]:
     """Return what a request calls the server: its `Host`, and the host of a whole address."""
     named = [request.headers.get(hdrs.HOST)]
     if not request.raw_path.startswith(("/", "*")):
         named.append(request.url.raw_authority)
-    return {host_of(name) for name in named if name}
+    return [name for name in named if name]
 
 
 def guard(settings: Settings) -> Middleware:
@@ -86,14 +87,16 @@ def guard(settings: Settings) -> Middleware:
     """
     on_loopback, allowed = settings.on_loopback, settings.hosts
 
-    def is_ours(host: str) -> bool:
+    @functools.lru_cache(maxsize=64)  # nearly all requests name the same one
+    def is_ours(authority: str) -> bool:
+        host = host_of(authority)
         return host in allowed or (is_loopback(host) if on_loopback else not allowed)
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        for host in _hosts(request):
-            if not is_ours(host):
-                raise RequestError(421, f"{host} is not a name of this server")
+        for authority in _authorities(request):
+            if not is_ours(authority):
+                raise RequestError(421, f"{host_of(authority)} is not a name of this server")
         is_open = request.path in OPEN_PATHS or (on_loopback and request.method != "POST")
         if not is_open and not has_token(request, settings.token):
             sent = "is wrong" if hdrs.AUTHORIZATION in request.headers else "is missing"

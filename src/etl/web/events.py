@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -63,11 +63,15 @@ class LiveEvents:
         media_type = _media_type(request)
         if media_type == JSON_TYPE and producer is not None:
             raise RequestError(400, f"Producer headers need {NDJSON_TYPE}: send one line of it")
-        async with self._body_of(request) as body:
-            with _nothing_appended():
-                if media_type == JSON_TYPE:
-                    return await self._one(body)
-                return await self._many(body, producer)
+        body = await self._body(request)
+        try:
+            if media_type == JSON_TYPE:
+                return await self._one(body)
+            return await self._many(body, producer)
+        except (QueueFullError, WriteFailedError) as error:
+            raise unavailable(str(error)) from None
+        finally:
+            self._bodies_bytes -= len(body)
 
     async def _one(self, body: bytes) -> web.Response:
         try:
@@ -113,37 +117,37 @@ class LiveEvents:
                     await self._writer.append(batch)
                     return receipt(_receipt(judged, fresh, known=dropped, upto=upto))
 
-    @contextlib.asynccontextmanager
-    async def _body_of(self, request: web.Request) -> AsyncIterator[bytes]:
-        """Read the whole body, or refuse it; its room is given back when it is answered."""
+    async def _body(self, request: web.Request) -> bytes:
+        """Read the whole body, or refuse it; who asked gives its room back."""
         limit, before = self._settings.body_bytes_max, self._bodies_bytes
         if (length := request.content_length or 0) > limit:
             raise RequestError(413, f"the body is {length} bytes, the limit is {limit}")
         self._check_room(before + length)
+        if request.content.is_eof() and length:  # it came with its head: nothing to wait for
+            whole = request.content.read_nowait()
+            self._bodies_bytes += len(whole)
+            return whole
         body = bytearray()
         try:
             async with _arriving(self._settings.body_timeout_s):
                 while chunk := await request.content.readany():
                     body += chunk
                     self._bodies_bytes += len(chunk)
-                    if len(body) > limit:
-                        raise RequestError(413, f"the body is over {limit} bytes, the limit")
+                    _check_size(len(body), limit)
                     self._check_room(self._bodies_bytes)
-            yield bytes(body)
-        finally:
+        except BaseException:
             self._bodies_bytes -= len(body)
+            raise
+        return bytes(body)
 
     def _check_room(self, size: int) -> None:
         if size > (limit := self._settings.bodies_bytes_max):
             raise unavailable(f"bodies of {size} bytes at once, the limit is {limit}")
 
 
-@contextlib.contextmanager
-def _nothing_appended() -> Iterator[None]:
-    try:
-        yield
-    except (QueueFullError, WriteFailedError) as error:
-        raise unavailable(str(error)) from None
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise RequestError(413, f"the body is over {limit} bytes, the limit")
 
 
 @contextlib.asynccontextmanager
