@@ -97,9 +97,9 @@ def _check_fold(body: bytes, stored: bytes, expected: oracle.Read) -> None:
     for user_id, amount in expected.worth:
         sums[user_id] += amount
     for data, refused, judged in (
-        (stored, [], None),
-        (stored, [], len(expected.worth)),
-        (body + b"\n", expected.refused(), None),
+        (stored, [], False),
+        (stored, [], True),
+        (body + b"\n", expected.refused(), False),
     ):
         deltas = new_deltas()
         unusable = [found.line + 1 for found in fold(data, deltas, judged=judged)]

@@ -278,7 +278,7 @@ def decode_fast(data: bytes) -> FastEvents | None:
     return events if len(events) == lines else None
 
 
-def decode_judged(data: bytes, lines: int) -> FastEvents | None:
+def decode_judged(data: bytes) -> FastEvents | None:
     """Decode whole lines of which each is known to be an event; None means the same as above.
 
     What the decoder does not check itself was checked then, at a third of the cost of both. Only
@@ -287,7 +287,7 @@ def decode_judged(data: bytes, lines: int) -> FastEvents | None:
     if b"\\" in data:
         return None
     events = _decoded(data)
-    return events if len(events) == lines else None
+    return events if len(events) == data.count(b"\n") else None
 
 
 def _decoded(data: bytes) -> FastEvents:

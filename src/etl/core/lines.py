@@ -15,6 +15,9 @@ from etl.core.wire import RejectedLine
 WHITE_SPACE = b" \t\r"
 # Small enough that one bad line sends few good ones the slow way.
 BLOCK_BYTES = 8 * 1024
+# What is decoded at a time: lines and events together stay in the cache, which takes a tenth to a
+# sixth less than 2 MiB at a time.
+CACHED_BYTES = 256 * 1024
 # Above the usual size of a request: that is judged in one piece.
 PART_BYTES = 1024 * 1024 + LINE_BYTES_MAX
 
@@ -57,10 +60,10 @@ def judging(data: bytes) -> Generator[None, None, Judged]:
     rejections: list[RejectedLine] = []
     events = blank = 0
     for part in pieces(data, PART_BYTES):
-        fast = decode_fast(part)
-        if fast is not None:
+        good = _events_in(part)
+        if good is not None:
             stored.append(part)
-            events += len(fast)
+            events += good
             yield
             continue
         for block in pieces(part, BLOCK_BYTES):
@@ -86,6 +89,17 @@ def judging(data: bytes) -> Generator[None, None, Judged]:
                 yield
     kept = stored[0] if len(stored) == 1 else b"".join(stored)
     return Judged(stored=kept, events=events, blank=blank, rejections=rejections)
+
+
+def _events_in(data: bytes) -> int | None:
+    """Return the number of events if every line is one, and nothing about them is unusual."""
+    found = 0
+    for piece in pieces(data, CACHED_BYTES):
+        fast = decode_fast(piece)
+        if fast is None:
+            return None
+        found += len(fast)
+    return found
 
 
 def one_line(document: bytes) -> bytes:

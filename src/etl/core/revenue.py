@@ -20,7 +20,7 @@ from etl.core.event import (
     decode_judged,
     parse_line,
 )
-from etl.core.lines import BLOCK_BYTES, WHITE_SPACE, pieces
+from etl.core.lines import BLOCK_BYTES, CACHED_BYTES, WHITE_SPACE, pieces
 
 Deltas = defaultdict[str, int]
 
@@ -40,18 +40,30 @@ def new_deltas() -> Deltas:
     return defaultdict(int)
 
 
-def fold(data: bytes, deltas: Deltas, *, judged: int | None = None) -> list[Unusable]:
+def fold(data: bytes, deltas: Deltas, *, judged: bool = False) -> list[Unusable]:
     """Add the events in `data`, whole lines, to `deltas`; return the lines that are none.
 
-    Blank lines count for nothing. `judged` is the number of lines where each of them is known to be
-    an event, because a checksum says that nothing has changed since.
+    Blank lines count for nothing. `judged`: each line is known to be an event, because a checksum
+    says that nothing has changed since it was found to be one.
     """
-    events = decode_fast(data) if judged is None else decode_judged(data, judged)
-    if events is not None:
-        _add(events, deltas)
-        return []
+    decode = decode_judged if judged else decode_fast
     unusable: list[Unusable] = []
     number = byte = 0
+    for piece in pieces(data, CACHED_BYTES):
+        events = decode(piece)
+        if events is not None:
+            _add(events, deltas)
+            number += len(events)
+        else:
+            number = _fold_odd(piece, deltas, unusable, number=number, byte=byte)
+        byte += len(piece)
+    return unusable
+
+
+def _fold_odd(
+    data: bytes, deltas: Deltas, unusable: list[Unusable], *, number: int, byte: int
+) -> int:
+    """Fold lines of which one at least is unusual; return the number of the line behind them."""
     for piece in pieces(data, BLOCK_BYTES):
         events = decode_fast(piece)
         if events is not None:
@@ -64,12 +76,13 @@ def fold(data: bytes, deltas: Deltas, *, judged: int | None = None) -> list[Unus
                 try:
                     user_id, amount = parse_line(line)
                 except EventError as error:
-                    unusable.append(Unusable(line=number, byte=byte, reason=str(error), text=line))
+                    found = Unusable(line=number, byte=byte, reason=str(error), text=line)
+                    unusable.append(found)
                 else:
                     deltas[user_id] += amount
             number += 1
             byte += len(line) + 1
-    return unusable
+    return number
 
 
 def _add(events: FastEvents, deltas: Deltas) -> None:

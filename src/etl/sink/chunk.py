@@ -86,8 +86,7 @@ class Chunk:
         earlier = self.moves.get(partition)
         if earlier is not None and earlier.after != move.before:
             raise AssertionError(f"block begins at {move.before}, not at {earlier.after}")
-        lines = move.after.line - move.before.line
-        for unusable in fold(data, self.deltas, judged=lines if judged else None):
+        for unusable in fold(data, self.deltas, judged=judged):
             self.dead_letters.append(
                 DeadLetter(
                     partition=partition,
@@ -100,4 +99,4 @@ class Chunk:
         before = move.before if earlier is None else earlier.before
         self.moves[partition] = Move(before=before, after=move.after)
         self.log_bytes += move.after.byte - move.before.byte
-        self.lines += lines
+        self.lines += move.after.line - move.before.line
